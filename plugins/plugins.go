@@ -1,0 +1,118 @@
+package plugins
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// Trouble with verifiers. ErrVerifier is what a login meets; the rest answer
+// the operator.
+var (
+	// ErrVerifier: no verdict could be had (no active version, a trap, a timeout,
+	// nonsense, a dead worker). It says nothing about the credential. The text
+	// behind it is for the tenant, never for the client.
+	ErrVerifier = errors.New("verifier gave no verdict")
+
+	// ErrBusy: too many logins at once; worth another try. It wraps ErrVerifier.
+	ErrBusy = errors.New("verifiers are busy")
+
+	// ErrNotFound: the tenant has no such version.
+	ErrNotFound = errors.New("no such verifier version")
+
+	// ErrInvalid: the module or manifest cannot be accepted; the text says what,
+	// where and what to do.
+	ErrInvalid = errors.New("verifier not accepted")
+
+	// ErrConflict: the version's state does not allow that, or a grant needs
+	// approval; the text says which.
+	ErrConflict = errors.New("verifier state conflict")
+
+	// ErrQuota: the tenant's modules take more room than they may.
+	ErrQuota = errors.New("verifier quota exceeded")
+
+	// ErrUnavailable: the artifact store did not answer.
+	ErrUnavailable = errors.New("verifier store unavailable")
+)
+
+// State is where a version stands in its life.
+type State string
+
+// The states of a version.
+const (
+	Staged      State = "staged"
+	Active      State = "active"
+	Retired     State = "retired"
+	Quarantined State = "quarantined"
+)
+
+// Version is one module that a tenant uploaded.
+type Version struct {
+	Number      int        `json:"version"`
+	Digest      string     `json:"digest"` // "sha256:" and 64 hex digits of the module
+	State       State      `json:"state"`
+	Size        int        `json:"size"`    // bytes of the module
+	Imports     []string   `json:"imports"` // "module.name", sorted
+	Grants      abi.Grants `json:"grants"`
+	Limits      abi.Limits `json:"limits"` // resolved: no zero
+	Methods     []string   `json:"methods,omitempty"`
+	Name        string     `json:"name,omitempty"`
+	Profile     string     `json:"profile"` // "core" or "stdio"
+	Vectors     Tally      `json:"vectors"`
+	Warnings    []string   `json:"warnings"`
+	CreatedAt   time.Time  `json:"created_at"`
+	ActivatedAt time.Time  `json:"activated_at,omitzero"` // the last time
+}
+
+// Tally counts the vectors of a version.
+type Tally struct {
+	Passed int `json:"passed"`
+	Failed int `json:"failed"`
+}
+
+// Call is one login to be decided.
+type Call struct {
+	Tenant  string // uuid
+	Version int    // 0: the active one; otherwise the one that issued the challenge
+	Request abi.Request
+}
+
+// Answer is a verdict that passed the host's checks, and who gave it.
+type Answer struct {
+	Verdict abi.Verdict
+	Version int
+	Digest  string
+}
+
+// Trace is what one try shows the tenant.
+type Trace struct {
+	Verdict    *abi.Verdict `json:"verdict,omitempty"` // nil when there was none
+	Error      string       `json:"error,omitempty"`   // why there was none; no host paths, no Go stacks
+	DurationMS float64      `json:"duration_ms"`
+	MemoryKiB  int          `json:"memory_kib"` // the guest's linear memory at the end
+	HostCalls  []HostCall   `json:"host_calls"`
+	Logs       []LogLine    `json:"logs"`
+}
+
+// HostCall is one granted function that the guest called.
+type HostCall struct {
+	Name       string  `json:"name"`
+	Result     int     `json:"result"`
+	DurationMS float64 `json:"duration_ms"`
+}
+
+// LogLine is one line that the guest wrote, control characters escaped.
+type LogLine struct {
+	Level string `json:"level"`
+	Text  string `json:"text"`
+}
+
+// Settings gives a verifier its tenant's configuration and secrets. The second
+// result is false when there is no such key.
+type Settings interface {
+	ConfigValue(ctx context.Context, tenant, key string) (json.RawMessage, bool, error)
+	SecretValue(ctx context.Context, tenant, name string) ([]byte, bool, error)
+}

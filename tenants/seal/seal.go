@@ -1,0 +1,122 @@
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrSealed: the ciphertext does not open. Made by another key, moved from
+// another place, or damaged; which of them is not told.
+var ErrSealed = errors.New("sealed value does not open")
+
+// A sealed value is
+//
+//	version (1) | key id (4, big endian) | salt (24) | AES-256-GCM ciphertext and tag
+//
+// where key and nonce come from HKDF-SHA256(key, salt): a fresh AES key for
+// each value, so that random nonces cannot run out however long a key lives.
+const (
+	version   = 1
+	saltSize  = 24
+	headSize  = 1 + 4 + saltSize
+	keySize   = 32
+	nonceSize = 12
+	overhead  = headSize + 16
+)
+
+// Overhead is how many bytes a sealed value is longer than what it holds.
+const Overhead = overhead
+
+// key is one symmetric key with the id that ciphertexts name it by.
+type key struct {
+	ID     uint32
+	Secret [keySize]byte
+}
+
+// String shows the id alone.
+func (k key) String() string { return fmt.Sprintf("key %08x (redacted)", k.ID) }
+
+// GoString shows the id alone.
+func (k key) GoString() string { return k.String() }
+
+// newKey returns a random key with a random id.
+func newKey() key {
+	var k key
+	rand.Read(k.Secret[:]) // never fails (crypto/rand since Go 1.24)
+	var id [4]byte
+	rand.Read(id[:])
+	k.ID = binary.BigEndian.Uint32(id[:])
+	return k
+}
+
+// aead derives the cipher and nonce for one value.
+func (k key) aead(salt []byte) (cipher.AEAD, []byte) {
+	derived, err := hkdf.Key(sha256.New, k.Secret[:], salt, "doorward seal v1", keySize+nonceSize)
+	if err != nil {
+		panic("seal: derive: " + err.Error()) // lengths are constants
+	}
+	block, err := aes.NewCipher(derived[:keySize])
+	if err != nil {
+		panic("seal: cipher: " + err.Error())
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		panic("seal: gcm: " + err.Error())
+	}
+	return gcm, derived[keySize:]
+}
+
+func (k key) seal(aad, plain []byte) []byte {
+	out := make([]byte, headSize, headSize+len(plain)+16)
+	out[0] = version
+	binary.BigEndian.PutUint32(out[1:5], k.ID)
+	rand.Read(out[5:headSize])
+	gcm, nonce := k.aead(out[5:headSize])
+	return gcm.Seal(out, nonce, plain, bind(out[:headSize], aad))
+}
+
+func (k key) open(aad, sealed []byte) ([]byte, error) {
+	gcm, nonce := k.aead(sealed[5:headSize])
+	plain, err := gcm.Open(nil, nonce, sealed[headSize:], bind(sealed[:headSize], aad))
+	if err != nil {
+		return nil, ErrSealed
+	}
+	return plain, nil
+}
+
+// bind puts the header under the tag too.
+func bind(head, aad []byte) []byte {
+	return append(append(make([]byte, 0, len(head)+len(aad)), head...), aad...)
+}
+
+// keyID reads which key sealed a value, or refuses it as none of ours.
+func keyID(sealed []byte) (uint32, error) {
+	if len(sealed) < overhead || sealed[0] != version {
+		return 0, ErrSealed
+	}
+	return binary.BigEndian.Uint32(sealed[1:5]), nil
+}
+
+// keys seals with the first and opens with any.
+type keys []key
+
+func (ks keys) Seal(aad, plain []byte) []byte { return ks[0].seal(aad, plain) }
+
+func (ks keys) Open(aad, sealed []byte) ([]byte, error) {
+	id, err := keyID(sealed)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range ks {
+		if k.ID == id {
+			return k.open(aad, sealed)
+		}
+	}
+	return nil, ErrSealed
+}

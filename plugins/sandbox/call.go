@@ -1,0 +1,64 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// How a compile or a call can fail. Each is wrapped with a text that a tenant
+// may read: no Go stacks, no paths of this machine.
+var (
+	// ErrModule: the module cannot be accepted; the fault is in its bytes.
+	ErrModule = errors.New("module refused")
+
+	// ErrGuest: the guest gave no answer: a trap, a non-zero return, the wall
+	// limit, or the death of its worker.
+	ErrGuest = errors.New("guest failed")
+
+	// ErrBusy: no worker came free in time.
+	ErrBusy = errors.New("no worker free")
+)
+
+// Report is what a compile tells about a module.
+type Report struct {
+	Profile   string   // "core" or "stdio"
+	Imports   []string // "module.name", sorted; every one is offered by the host
+	Exports   []string // names, sorted
+	Manifest  []byte   // content of the doorward.manifest section; nil when there is none
+	MemoryMiB int      // what it declares at least, rounded up
+}
+
+// Call is one run of one module.
+type Call struct {
+	Tenant    string // uuid; for shares, and for nothing else
+	Digest    string // of the module
+	Profile   string // as Report told
+	Input     []byte // the request
+	Wall      time.Duration
+	MemoryMiB int
+
+	// Module gives the bytes when a worker does not have them yet.
+	Module func(ctx context.Context) ([]byte, error)
+
+	// Host answers a granted function, in the parent. name is the function's
+	// abi name, args are the byte strings of its (pointer, length) pairs in
+	// order, copied out of the guest. A result of 0 or more with bytes keeps the
+	// bytes for result_read and hands the guest their length; without bytes (nil)
+	// it hands the guest the number itself. ctx ends with the wall limit.
+	Host func(ctx context.Context, name string, args [][]byte) (code int32, result []byte)
+}
+
+// Result is what a run left behind; after an error too, as far as it is known.
+type Result struct {
+	Output    []byte
+	Logs      []Log
+	MemoryKiB int // linear memory at the end
+	Duration  time.Duration
+}
+
+// Log is one line that the guest wrote, control characters escaped.
+type Log struct {
+	Level int // 0 debug, 1 info, 2 warn, 3 error
+	Text  string
+}

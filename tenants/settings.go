@@ -1,0 +1,36 @@
+package tenants
+
+import (
+	"regexp"
+)
+
+// Bounds of a tenant's configuration and secrets, in bytes and pieces.
+const (
+	MaxConfig  = 512 << 10
+	MaxSecret  = 8 << 10
+	MaxSecrets = 64
+)
+
+var secretForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// CheckConfig refuses, as *Invalid, a configuration that is too large. That it
+// is one JSON object without duplicates, its reader has seen to.
+func CheckConfig(object []byte) error {
+	bad := &Invalid{}
+	if len(object) > MaxConfig {
+		bad.add("config", "must be at most 512 KiB of JSON")
+	}
+	return bad.or()
+}
+
+// CheckSecret refuses, as *Invalid, a secret whose name or size cannot be.
+func CheckSecret(name string, value Secret) error {
+	bad := &Invalid{}
+	if !secretForm.MatchString(name) {
+		bad.add("name", "must be 1 to 64 of letters, digits, _, . and -")
+	}
+	if len(value) == 0 || len(value) > MaxSecret {
+		bad.add("value", "must be 1 to 8192 bytes")
+	}
+	return bad.or()
+}

@@ -188,6 +188,9 @@ func (m *Memory) PutSecret(_ context.Context, uuid, name string, value Secret) e
 	if _, ok := m.tenants[uuid]; !ok {
 		return ErrNotFound
 	}
+	if err := CheckSecretCount(slices.Collect(maps.Keys(m.secrets[uuid])), name); err != nil {
+		return err
+	}
 	if m.secrets[uuid] == nil {
 		m.secrets[uuid] = map[string]Secret{}
 	}

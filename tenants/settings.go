@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"regexp"
+	"slices"
 )
 
 // Bounds of a tenant's configuration and secrets, in bytes and pieces.
@@ -31,6 +32,15 @@ func CheckSecret(name string, value Secret) error {
 	}
 	if len(value) == 0 || len(value) > MaxSecret {
 		bad.add("value", "must be 1 to 8192 bytes")
+	}
+	return bad.or()
+}
+
+// CheckSecretCount refuses, as *Invalid, one more name than a tenant may have.
+func CheckSecretCount(names []string, name string) error {
+	bad := &Invalid{}
+	if len(names) >= MaxSecrets && !slices.Contains(names, name) {
+		bad.add("name", "would be the 65th secret; a tenant may have 64")
 	}
 	return bad.or()
 }

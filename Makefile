@@ -1,0 +1,56 @@
+# make build | run | test | soak | bench | lint | fuzz | clean
+
+GO          ?= go
+VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERIFIERS   := htpasswd users
+
+.PHONY: build verifiers run test lint unit soak bench fuzz needs clean
+
+build: verifiers
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/doorward ./cmd/doorward
+
+# The ready-made verifiers go to bin/verifiers and into the program.
+verifiers:
+	@mkdir -p bin/verifiers
+	@for v in $(VERIFIERS); do \
+		$(GO) run ./sdk/verifiers/build $$v bin/verifiers/$$v.wasm && \
+		{ cmp -s bin/verifiers/$$v.wasm cmd/doorward/verifiers/$$v.wasm || cp bin/verifiers/$$v.wasm cmd/doorward/verifiers/$$v.wasm; } || exit 1; \
+	done
+
+run: build
+	bin/doorward dev
+
+# The whole suite: what CI runs, and what is green only as a whole.
+test: needs build lint unit
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	$(GO) test -race -timeout 20m ./...
+
+# Programs that the tests drive: the real htpasswd.
+needs:
+	@command -v htpasswd >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq apache2-utils >/dev/null; \
+		else echo 'the tests need htpasswd: install apache2-utils'; exit 1; fi; }
+
+# What takes too long for every change.
+soak:
+	DOORWARD_SOAK=1 $(GO) test -count=1 -timeout 60m -run 'Soak|Hammer' ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	@for target in $$(grep -rho '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' . | cut -d' ' -f2 | sort -u); do \
+		dir=$$(dirname $$(grep -rl "^func $$target(" --include='*_test.go' . | head -1)); \
+		echo "$$target in $$dir"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-20s} $$dir || exit 1; \
+	done
+
+clean:
+	rm -rf bin cmd/doorward/verifiers/*.wasm

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// config is every setting of a server. What a later source says wins: the
+// file, then the environment (DOORWARD_ and the name in capitals, sections
+// joined by an underscore), then flags.
+type config struct {
+	DataDir        string   `yaml:"data_dir"`        // everything the node keeps
+	Listen         string   `yaml:"listen"`          // browsers, apps, gateways; "" is 127.0.0.1:8480
+	AdminListen    string   `yaml:"admin_listen"`    // operators and probes; "" is 127.0.0.1:8481
+	PublicURL      string   `yaml:"public_url"`      // where users find this installation; "" is http://{listen} in dev
+	TrustedProxies []string `yaml:"trusted_proxies"` // addresses or prefixes whose X-Forwarded-For and -Proto count
+	Keyring        struct {
+		File string `yaml:"file"` // root keys; made at the first start if the file is not there
+	} `yaml:"keyring"`
+	Sessions struct {
+		Mode string `yaml:"mode"` // "centralized" (default) or "memory"
+	} `yaml:"sessions"`
+	Log struct {
+		Level  string `yaml:"level"`  // debug, info (default), warn, error
+		Format string `yaml:"format"` // json or text
+	} `yaml:"log"`
+
+	dev bool
+}
+
+// fromFile reads a YAML file strictly: a key that does not exist is an error
+// with its line, not a setting that silently does nothing.
+func (c *config) fromFile(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+// fromEnv lays DOORWARD_* over c.
+func (c *config) fromEnv(lookup func(string) (string, bool)) {
+	for name, to := range map[string]*string{
+		"DATA_DIR": &c.DataDir, "LISTEN": &c.Listen, "ADMIN_LISTEN": &c.AdminListen, "PUBLIC_URL": &c.PublicURL,
+		"KEYRING_FILE": &c.Keyring.File, "SESSIONS_MODE": &c.Sessions.Mode,
+		"LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
+	} {
+		if value, ok := lookup("DOORWARD_" + name); ok {
+			*to = value
+		}
+	}
+	if value, ok := lookup("DOORWARD_TRUSTED_PROXIES"); ok {
+		c.TrustedProxies = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+}
+
+// complete fills what was left out.
+func (c *config) complete() {
+	setDefault(&c.Listen, "127.0.0.1:8480")
+	setDefault(&c.AdminListen, "127.0.0.1:8481")
+	setDefault(&c.Sessions.Mode, "centralized")
+	setDefault(&c.Log.Level, "info")
+	if !c.dev {
+		setDefault(&c.Log.Format, "json")
+		return
+	}
+	setDefault(&c.DataDir, "data")
+	setDefault(&c.PublicURL, "http://"+c.Listen)
+	setDefault(&c.Log.Format, "text")
+	if c.Keyring.File == "" {
+		c.Keyring.File = filepath.Join(c.DataDir, "keyring")
+	}
+	if c.TrustedProxies == nil {
+		c.TrustedProxies = []string{"127.0.0.0/8", "::1/128"}
+	}
+}
+
+func setDefault(to *string, value string) {
+	if *to == "" {
+		*to = value
+	}
+}
+
+// check names everything that must not be served as it is: errUnsafe with one
+// line an item. A value that makes no sense at all is a usage error.
+func (c *config) check() error {
+	if c.Sessions.Mode != "centralized" && c.Sessions.Mode != "memory" {
+		return usage(fmt.Errorf(`sessions.mode is %q; it may be "centralized" or "memory"`, c.Sessions.Mode))
+	}
+	if _, err := c.logLevel(); err != nil {
+		return usage(err)
+	}
+	if _, err := c.proxies(); err != nil {
+		return usage(err)
+	}
+	var missing []string
+	for _, l := range []struct{ name, address string }{{"listen", c.Listen}, {"admin_listen", c.AdminListen}} {
+		host, _, err := net.SplitHostPort(l.address)
+		if err != nil {
+			return usage(fmt.Errorf("%s is %q; it takes host:port", l.name, l.address))
+		}
+		if !loopback(host) {
+			missing = append(missing, l.name+": "+l.address+" can be reached from outside, and this version has no TLS of its own; listen on 127.0.0.1 behind a proxy that has")
+		}
+	}
+	if !c.dev {
+		missing = append(missing, c.checkServe()...)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w, %d to mend:\n  - %s", errUnsafe, len(missing), strings.Join(missing, "\n  - "))
+	}
+	return nil
+}
+
+// checkServe is what production needs besides.
+func (c *config) checkServe() (missing []string) {
+	if c.DataDir == "" {
+		missing = append(missing, "data_dir: is not set; say where this node keeps its data")
+	}
+	if c.Keyring.File == "" {
+		missing = append(missing, "keyring.file: is not set; say where the root keys are, apart from the data and from its backups (the file is made at the first start)")
+	}
+	u, err := c.publicURL()
+	switch {
+	case c.PublicURL == "":
+		missing = append(missing, "public_url: is not set; say the https URL at which users find this installation")
+	case err != nil:
+		missing = append(missing, "public_url: "+err.Error())
+	case u.Scheme != "https" && !loopback(u.Hostname()):
+		missing = append(missing, "public_url: "+c.PublicURL+" is not https; session cookies need it")
+	}
+	if c.Sessions.Mode == "memory" {
+		missing = append(missing, `sessions.mode: "memory" forgets every session at a restart; it is for dev`)
+	}
+	return missing
+}
+
+func (c *config) publicURL() (*url.URL, error) {
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("%q is not a plain https://host URL", c.PublicURL)
+	}
+	return u, nil
+}
+
+func (c *config) logLevel() (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return 0, fmt.Errorf("log.level is %q; it may be debug, info, warn or error", c.Log.Level)
+	}
+	return level, nil
+}
+
+func (c *config) proxies() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			var one netip.Addr
+			if one, err = netip.ParseAddr(text); err == nil {
+				p, err = one.Prefix(one.BitLen())
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trusted_proxies holds %q; it takes addresses and prefixes such as 10.0.0.0/8", text)
+		}
+		list = append(list, p.Masked())
+	}
+	return list, nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}

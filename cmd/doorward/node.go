@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/doorward/doorward/plugins"
+	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/service"
+	"github.com/doorward/doorward/service/web"
+	"github.com/doorward/doorward/sessions"
+	"github.com/doorward/doorward/sessions/cluster"
+	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
+	"github.com/doorward/doorward/tenants"
+	tenantsetcd "github.com/doorward/doorward/tenants/etcd"
+	"github.com/doorward/doorward/tenants/seal"
+)
+
+// drainTime is how long requests may take to finish after SIGTERM, and
+// startTime how long a start may take before it is an error.
+const (
+	drainTime = 8 * time.Second
+	startTime = 60 * time.Second
+)
+
+// node is one running server: the rooms, bottom-up.
+type node struct {
+	config config
+	log    *slog.Logger
+
+	member   *cluster.Member
+	source   *tenantsetcd.Source
+	registry *tenants.Registry
+	sessions *sessions.Manager
+	store    sessions.Store
+	pool     *sandbox.Pool
+	catalog  *plugins.Catalog
+	service  *service.Service
+	web      *web.Server
+}
+
+// run serves until ctx ends, then drains. It starts bottom-up and closes
+// top-down: whoever still has work must find what it works on.
+func run(ctx context.Context, c config, out, errs io.Writer) error {
+	level, err := c.logLevel()
+	if err != nil {
+		return err
+	}
+	log := newLog(errs, level, c.Log.Format)
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	// The ports come first: a busy one is told at once, before anything starts.
+	public, err := listen(ctx, "listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	defer public.Close()
+	admin, err := listen(ctx, "admin-listen", c.AdminListen)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	if c.dev {
+		c.takePorts(public.Addr(), admin.Addr())
+	}
+	starting, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	member, err := cluster.Start(starting, cluster.Config{Dir: c.DataDir, Log: log})
+	if err != nil {
+		return err
+	}
+	defer member.Close() // last: every room above writes to it
+	n, err := assemble(c, member, log)
+	if err != nil {
+		return err
+	}
+	return n.serve(ctx, starting, public, admin, out)
+}
+
+// listen opens one address, with an error that says what to do.
+func listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; is another doorward running? choose another address with --%s", err, flag)
+	}
+	return l, nil
+}
+
+// takePorts puts the ports that the system chose where :0 was asked for.
+func (c *config) takePorts(public, admin net.Addr) {
+	if c.PublicURL == "http://"+c.Listen {
+		c.PublicURL = "http://" + public.String()
+	}
+	c.Listen, c.AdminListen = public.String(), admin.String()
+}
+
+// assemble builds the rooms on a member. Nothing runs yet.
+func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error) {
+	ring, err := seal.LoadOrCreateRing(c.Keyring.File)
+	if err != nil {
+		return nil, err
+	}
+	publicURL, err := c.publicURL()
+	if err != nil {
+		return nil, err
+	}
+	proxies, err := c.proxies()
+	if err != nil {
+		return nil, err
+	}
+	n := &node{config: c, log: log, member: member}
+	n.source = tenantsetcd.New(member.Client(), ring, tenantsetcd.Config{})
+	n.registry = tenants.NewRegistry(n.source, tenants.RegistryConfig{PublicHost: publicURL.Hostname(), Log: log})
+
+	var challenges sessions.Challenges
+	if c.Sessions.Mode == "memory" {
+		memory := sessions.NewMemory()
+		n.store, challenges = memory, memory
+		log.Warn("sessions.mode is memory: every session ends when this process does")
+	} else {
+		store := sessionsetcd.New(member.Client(), n.source.Keys, sessionsetcd.Config{})
+		n.store, challenges = store, store
+	}
+	n.sessions = sessions.New(n.store, challenges, sessions.Config{Log: log})
+
+	n.pool, err = sandbox.New(sandbox.Config{CacheDir: filepath.Join(c.DataDir, "modules"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	settings := tenantSettings{n.source}
+	n.catalog = plugins.NewCatalog(pluginsetcd.New(member.Client()), n.pool, plugins.CatalogConfig{Settings: settings, Log: log})
+	host := plugins.NewHost(n.catalog, n.pool, settings, plugins.HostConfig{Log: log})
+
+	n.service = &service.Service{
+		Tenants: n.registry, Source: n.source, Sessions: n.sessions,
+		Verifier: host, Catalog: n.catalog, Logs: host.Logs, Log: log,
+	}
+	n.web = web.New(n.service, ring.Box("flow"), web.Config{
+		PublicURL: publicURL, AnyLoopback: c.dev, TrustedProxies: proxies,
+		Ready: n.ready, Metrics: promhttp.Handler(), Log: log,
+	})
+	return n, nil
+}
+
+// ready reports whether this node can decide: the store answers a linearizable
+// read.
+func (n *node) ready(ctx context.Context) error {
+	_, err := n.store.Revision(ctx)
+	return err
+}
+
+// serve runs the rooms and both listeners until ctx ends or one of them fails.
+func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, out io.Writer) error {
+	// The rooms outlive ctx: requests that drain still need them.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, rooms := errgroup.WithContext(life)
+	group.Go(func() error { return quiet(n.registry.Run(rooms)) })
+	group.Go(func() error { return quiet(n.sessions.Run(rooms)) })
+	group.Go(func() error { return quiet(n.pool.Run(rooms)) })
+	group.Go(func() error {
+		select {
+		case err := <-n.member.Err():
+			return fmt.Errorf("etcd member: %w", err)
+		case <-rooms.Done():
+			return nil
+		}
+	})
+	if err := n.prepare(starting, out); err != nil {
+		stop()
+		return errors.Join(err, group.Wait())
+	}
+	servers := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}
+	for i, l := range []net.Listener{public, admin} {
+		group.Go(func() error {
+			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	fmt.Fprintf(out, "ready public=%s admin=http://%s\n", n.config.PublicURL, n.config.AdminListen)
+
+	select {
+	case <-ctx.Done():
+		n.log.Info("draining")
+	case <-rooms.Done():
+	}
+	drain(servers)
+	stop()
+	return group.Wait()
+}
+
+// quiet takes the end of its context for the ordinary end of a room.
+func quiet(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// prepare does what must be done before the first request: the registry is
+// loaded, the operator has a key, interrupted deletes are finished, and dev
+// has its demo tenant.
+func (n *node) prepare(ctx context.Context, out io.Writer) error {
+	if err := n.registry.WaitReady(ctx); err != nil {
+		return fmt.Errorf("load tenants: %w", err)
+	}
+	if err := n.operatorKey(ctx); err != nil {
+		return err
+	}
+	if err := n.service.ResumeDeletes(ctx); err != nil {
+		return err
+	}
+	if n.config.dev {
+		return n.welcome(ctx, out)
+	}
+	fmt.Fprintf(out, "operator key in %s\n", n.keyFile())
+	return nil
+}
+
+func (n *node) keyFile() string { return filepath.Join(n.config.DataDir, "operator.key") }
+
+// operatorKey makes the key in DIR/operator.key the operator's. The file is
+// the truth: made at the first start, and made anew where an operator has
+// removed it, which ends the old one.
+func (n *node) operatorKey(ctx context.Context) error {
+	text, err := os.ReadFile(n.keyFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		secret := tenants.NewKeySecret()
+		text = []byte(secret.Reveal() + "\n")
+		if err := os.WriteFile(n.keyFile(), text, 0o600); err != nil {
+			return fmt.Errorf("write operator key: %w", err)
+		}
+		n.log.Info("made an operator key", "file", n.keyFile())
+	} else if err != nil {
+		return fmt.Errorf("read operator key: %w", err)
+	}
+	secret, err := tenants.ParseKeySecret(firstLine(text))
+	if err != nil {
+		return fmt.Errorf("%s holds no operator key; remove the file to get a new one", n.keyFile())
+	}
+	if _, ok := n.registry.FindKey(secret); ok {
+		return nil
+	}
+	key := tenants.Key{ID: "operator-file", Kind: "operator", Digest: secret.Digest(), CreatedAt: time.Now().UTC()}
+	if err := n.source.PutKey(ctx, key); err != nil {
+		return fmt.Errorf("store operator key: %w", err)
+	}
+	return nil
+}
+
+// server is an HTTP server with a bound on everything a client may drag out.
+func (n *node) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// drain lets requests in flight finish, within drainTime.
+func drain(servers []*http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var group errgroup.Group
+	for _, s := range servers {
+		group.Go(func() error {
+			if err := s.Shutdown(ctx); err != nil {
+				return s.Close() // what is still open after that is cut
+			}
+			return nil
+		})
+	}
+	group.Wait() // an error here changes nothing: the process ends
+}
+
+// firstLine is text up to its first line break, without surrounding blanks.
+func firstLine(text []byte) string {
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	return string(bytes.TrimSpace(line))
+}
+
+// tenantSettings gives verifiers their tenant's configuration and secrets,
+// read from the source at each login that asks, so that a change counts at
+// once.
+type tenantSettings struct{ source *tenantsetcd.Source }
+
+// ConfigValue implements plugins.Settings.
+func (s tenantSettings) ConfigValue(ctx context.Context, tenant, key string) (json.RawMessage, bool, error) {
+	object, err := s.source.Config(ctx, tenant)
+	if err != nil {
+		return nil, false, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(object, &members); err != nil {
+		return nil, false, fmt.Errorf("read config: %w", err)
+	}
+	value, ok := members[key]
+	return value, ok, nil
+}
+
+// SecretValue implements plugins.Settings.
+func (s tenantSettings) SecretValue(ctx context.Context, tenant, name string) ([]byte, bool, error) {
+	value, err := s.source.Secret(ctx, tenant, name)
+	if errors.Is(err, tenants.ErrNotFound) {
+		return nil, false, nil
+	}
+	return value, err == nil, err
+}

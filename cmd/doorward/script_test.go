@@ -1,0 +1,352 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The test binary is doorward: scripts run it under that name, and its sandbox
+// workers are it again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){"doorward": main})
+}
+
+func TestScript(t *testing.T) {
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("REPO", repo)
+			e.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
+			e.Setenv("GOMODCACHE", goEnv(t, "GOMODCACHE"))
+			e.Setenv("GOFLAGS", "-mod=mod")
+			e.Setenv("GOPROXY", "off")
+			e.Setenv("DOORWARD_KEY_FILE", filepath.Join(e.WorkDir, "data", "operator.key"))
+			e.Values[serversKey{}] = &servers{running: map[string]*server{}}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"start":  cmdStart,
+			"stop":   cmdStop,
+			"kill":   cmdKill,
+			"http":   cmdHTTP,
+			"field":  cmdField,
+			"header": cmdHeader,
+			"match":  cmdMatch,
+		},
+	})
+}
+
+var goEnv = func(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+	if err != nil {
+		t.Fatalf("go env %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+type serversKey struct{}
+
+// servers are the ones a script has running, by name.
+type servers struct {
+	mu      sync.Mutex
+	running map[string]*server
+}
+
+// server is one doorward process.
+type server struct {
+	cmd  *exec.Cmd
+	out  *bytes.Buffer // what it printed before it was ready
+	errs *os.File
+	done chan struct{}
+}
+
+// start NAME ARG... runs doorward with these arguments, waits for its ready
+// line, and sets $PUBLIC and $ADMIN (also DOORWARD_ADMIN_URL). What it printed
+// before goes to standard output. "! start" wants it to end by itself.
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME ARG...")
+	}
+	s := &server{out: &bytes.Buffer{}, done: make(chan struct{})}
+	self, err := os.Executable()
+	ts.Check(err)
+	s.cmd = exec.Command(self, args[1:]...)
+	s.cmd.Args[0] = "doorward"
+	s.cmd.Dir = ts.MkAbs(".")
+	s.cmd.Env = scriptEnv(ts)
+	s.errs, err = os.Create(ts.MkAbs(args[0] + ".log"))
+	ts.Check(err)
+	s.cmd.Stderr = s.errs
+	stdout, err := s.cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(s.cmd.Start())
+	ts.Defer(func() {
+		s.cmd.Process.Kill()
+		<-s.done
+		if ts.Failed() {
+			text, _ := os.ReadFile(s.errs.Name()) // the log of a failed test is a courtesy
+			ts.Logf("log of %s:\n%s", args[0], tail(text, 8000))
+		}
+	})
+	ready := make(chan string, 1)
+	go func() {
+		defer close(s.done)
+		lines := bufio.NewScanner(stdout)
+		seen := false
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "ready ") {
+				ready <- lines.Text()
+				seen = true
+			} else if !seen {
+				fmt.Fprintln(s.out, lines.Text())
+			}
+		}
+		if !seen {
+			close(ready)
+		}
+		s.cmd.Wait()
+	}()
+	var line string
+	select {
+	case line = <-ready:
+	case <-time.After(90 * time.Second):
+	}
+	if line == "" {
+		text, _ := os.ReadFile(s.errs.Name())
+		ts.Fatalf("%s did not become ready; it said:\n%s%s", args[0], s.out, tail(text, 4000))
+	}
+	fmt.Fprint(ts.Stdout(), s.out)
+	for field := range strings.FieldsSeq(line) {
+		if url, ok := strings.CutPrefix(field, "public="); ok {
+			ts.Setenv("PUBLIC", url)
+		}
+		if url, ok := strings.CutPrefix(field, "admin="); ok {
+			ts.Setenv("ADMIN", url)
+			ts.Setenv("DOORWARD_ADMIN_URL", url)
+		}
+	}
+	all := ts.Value(serversKey{}).(*servers)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.running[args[0]] = s
+}
+
+// scriptEnv is the environment of the script, for a process it starts.
+func scriptEnv(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "REPO", "GOCACHE", "GOMODCACHE", "GOFLAGS", "GOPROXY", "DOORWARD_KEY_FILE"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	return env
+}
+
+func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
+
+// stop NAME sends SIGTERM and wants exit code 0 within 10 seconds.
+func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	s := take(ts, neg, args)
+	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-s.done:
+	case <-time.After(10 * time.Second):
+		ts.Fatalf("%s has not drained within 10 s", args[0])
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		ts.Fatalf("%s ended with %d", args[0], code)
+	}
+}
+
+// kill NAME sends SIGKILL.
+func cmdKill(ts *testscript.TestScript, neg bool, args []string) {
+	s := take(ts, neg, args)
+	ts.Check(s.cmd.Process.Kill())
+	<-s.done
+}
+
+func take(ts *testscript.TestScript, neg bool, args []string) *server {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stop|kill NAME")
+	}
+	all := ts.Value(serversKey{}).(*servers)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s, ok := all.running[args[0]]
+	if !ok {
+		ts.Fatalf("no server %q runs", args[0])
+	}
+	delete(all.running, args[0])
+	return s
+}
+
+// http STATUS METHOD URL [Header: value]... [BODY | @FILE] makes a request and
+// wants that status. The answer's headers and body go to standard output, and
+// to answer.headers and answer.body. Redirects are not followed. "1MB" in a
+// body stands for a million letters.
+func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: http STATUS METHOD URL [Header: value]... [BODY | @FILE]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var body []byte
+	headers := http.Header{}
+	for _, arg := range args[3:] {
+		name, value, ok := strings.Cut(arg, ": ")
+		switch file, isFile := strings.CutPrefix(arg, "@"); {
+		case isFile:
+			body = []byte(ts.ReadFile(file))
+		case ok && !strings.ContainsAny(name, "{=\" "):
+			headers.Add(name, value)
+		default:
+			body = []byte(strings.Replace(arg, "1MB", strings.Repeat("x", 1_000_000), 1))
+		}
+	}
+	r, err := http.NewRequest(args[1], args[2], bytes.NewReader(body))
+	ts.Check(err)
+	r.Header = headers
+	if host := headers.Get("Host"); host != "" {
+		r.Host = host
+	}
+	client := http.Client{
+		Timeout:       130 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	answer, err := client.Do(r)
+	ts.Check(err)
+	defer answer.Body.Close()
+	got, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	var head bytes.Buffer
+	answer.Header.Write(&head)
+	ts.Check(os.WriteFile(ts.MkAbs("answer.headers"), head.Bytes(), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("answer.body"), got, 0o600))
+	fmt.Fprintf(ts.Stdout(), "%d\n%s\n%s\n", answer.StatusCode, head.Bytes(), got)
+	if answer.StatusCode != want {
+		ts.Fatalf("%s %s answered %d, want %d:\n%s", args[1], args[2], answer.StatusCode, want, got)
+	}
+}
+
+// field PATH [WANT | -> VAR] reads a dotted path of the last JSON answer, and
+// compares it or keeps it.
+func cmdField(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 1 {
+		ts.Fatalf("usage: field PATH [WANT | -> VAR]")
+	}
+	got, err := lookUp([]byte(ts.ReadFile("answer.body")), args[0])
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s is there: %s", args[0], got)
+		}
+		return
+	}
+	ts.Check(err)
+	switch {
+	case len(args) == 3 && args[1] == "->":
+		ts.Setenv(args[2], got)
+	case len(args) == 2 && got != args[1]:
+		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
+	}
+}
+
+func lookUp(text []byte, path string) (string, error) {
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		return "", err
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			next, ok := at[name]
+			if !ok {
+				return "", errors.New("there is no " + path)
+			}
+			v = next
+		case []any:
+			i, err := strconv.Atoi(name)
+			if name == "#" {
+				v = len(at)
+				continue
+			}
+			if err != nil || i >= len(at) {
+				return "", errors.New("there is no " + path)
+			}
+			v = at[i]
+		default:
+			return "", errors.New("there is no " + path)
+		}
+	}
+	if s, ok := v.(string); ok {
+		return s, nil
+	}
+	out, err := json.Marshal(v)
+	return string(out), err
+}
+
+// header NAME REGEXP [VAR] wants a header of the last answer to match; a group
+// goes to VAR. "!" wants that none does.
+func cmdHeader(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: header NAME REGEXP [VAR]")
+	}
+	var lines []string
+	for line := range strings.SplitSeq(ts.ReadFile("answer.headers"), "\r\n") {
+		if name, value, ok := strings.Cut(line, ": "); ok && strings.EqualFold(name, args[0]) {
+			lines = append(lines, value)
+		}
+	}
+	matchTo(ts, neg, strings.Join(lines, "\n"), args[1:])
+}
+
+// match FILE REGEXP [VAR] is header for a file.
+func cmdMatch(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: match FILE REGEXP [VAR]")
+	}
+	matchTo(ts, neg, ts.ReadFile(args[0]), args[1:])
+}
+
+func matchTo(ts *testscript.TestScript, neg bool, text string, args []string) {
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	found := re.FindStringSubmatch(text)
+	if neg {
+		if found != nil {
+			ts.Fatalf("%q matches %q", args[0], found[0])
+		}
+		return
+	}
+	if found == nil {
+		ts.Fatalf("nothing matches %q in:\n%s", args[0], text)
+	}
+	if len(args) > 1 {
+		ts.Setenv(args[1], html.UnescapeString(found[len(found)-1]))
+	}
+}

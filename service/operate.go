@@ -1,0 +1,141 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doorward/doorward/sessions"
+	"github.com/doorward/doorward/tenants"
+)
+
+// CreateTenant stores a new tenant and returns it once this node's registry
+// knows it, so that its creator can sign in at once.
+func (s *Service) CreateTenant(ctx context.Context, t tenants.Tenant) (tenants.Tenant, error) {
+	made, err := s.Source.Create(ctx, t)
+	if err != nil {
+		return tenants.Tenant{}, fmt.Errorf("create tenant: %w", err)
+	}
+	return made, s.seen(ctx, made.Revision)
+}
+
+// UpdateTenant changes a tenant by edit. revision, when above zero, is what the
+// caller saw: tenants.ErrChanged when it is no longer that. Without it the
+// edit is tried again on what is there.
+func (s *Service) UpdateTenant(ctx context.Context, id string, revision int64, edit func(*tenants.Tenant) error) (tenants.Tenant, error) {
+	for {
+		t, ok := s.Tenants.ByID(id)
+		if !ok {
+			return tenants.Tenant{}, tenants.ErrNotFound
+		}
+		if revision > 0 && t.Revision != revision {
+			return tenants.Tenant{}, tenants.ErrChanged
+		}
+		seen := t.Revision
+		if err := edit(&t); err != nil {
+			return tenants.Tenant{}, err
+		}
+		t.UpdatedAt = time.Now().UTC()
+		changed, err := s.Source.Update(ctx, t)
+		if errors.Is(err, tenants.ErrChanged) && revision == 0 {
+			if err := s.seen(ctx, seen+1); err != nil {
+				return tenants.Tenant{}, err
+			}
+			continue
+		}
+		if err != nil {
+			return tenants.Tenant{}, fmt.Errorf("update tenant: %w", err)
+		}
+		return changed, s.seen(ctx, changed.Revision)
+	}
+}
+
+// Suspend stops a tenant's logins and ends its sessions.
+func (s *Service) Suspend(ctx context.Context, id string) (tenants.Tenant, error) {
+	t, err := s.setState(ctx, id, tenants.Suspended)
+	if err != nil {
+		return tenants.Tenant{}, err
+	}
+	for {
+		done, err := s.revoke(ctx, t.UUID, sessions.Filter{}, "")
+		if err != nil || !done.More {
+			return t, err
+		}
+	}
+}
+
+// Resume lets a suspended tenant sign people in again.
+func (s *Service) Resume(ctx context.Context, id string) (tenants.Tenant, error) {
+	return s.setState(ctx, id, tenants.Active)
+}
+
+func (s *Service) setState(ctx context.Context, id string, state tenants.State) (tenants.Tenant, error) {
+	return s.UpdateTenant(ctx, id, 0, func(t *tenants.Tenant) error {
+		t.State = state
+		return nil
+	})
+}
+
+// DeleteTenant deletes a tenant and everything that was its own. The mark is
+// the decision: from then on nobody finds the tenant, and ResumeDeletes
+// finishes what a crash interrupts. Asking again for a tenant that is only
+// half gone finishes it too.
+func (s *Service) DeleteTenant(ctx context.Context, id string, revision int64) error {
+	for _, t := range s.Tenants.Deleting() {
+		if t.ID == id {
+			return s.finishDelete(ctx, t)
+		}
+	}
+	t, err := s.UpdateTenant(ctx, id, revision, func(t *tenants.Tenant) error {
+		t.State = tenants.Deleting
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.finishDelete(ctx, t)
+}
+
+// ResumeDeletes finishes every delete that did not come to its end.
+func (s *Service) ResumeDeletes(ctx context.Context) error {
+	for _, t := range s.Tenants.Deleting() {
+		s.Log.Info("finishing an interrupted delete", "tenant", t.ID)
+		if err := s.finishDelete(ctx, t); err != nil {
+			return fmt.Errorf("finish delete of %s: %w", t.ID, err)
+		}
+	}
+	return nil
+}
+
+// finishDelete removes what a marked tenant owns, each step idempotent, the
+// tenant's own record last because it is what ResumeDeletes goes by.
+func (s *Service) finishDelete(ctx context.Context, t tenants.Tenant) error {
+	if err := s.Sessions.RemoveTenant(ctx, t.UUID); err != nil {
+		return fmt.Errorf("remove sessions: %w", err)
+	}
+	if err := s.Catalog.RemoveTenant(ctx, t.UUID); err != nil {
+		return fmt.Errorf("remove verifiers: %w", err)
+	}
+	if err := s.Source.Remove(ctx, t.UUID); err != nil {
+		return fmt.Errorf("remove tenant: %w", err)
+	}
+	return nil
+}
+
+// RevokeSessions ends the sessions of a tenant that match f.
+func (s *Service) RevokeSessions(ctx context.Context, tenantID string, f sessions.Filter) (Revoked, error) {
+	t, ok := s.Tenants.ByID(tenantID)
+	if !ok {
+		return Revoked{}, tenants.ErrNotFound
+	}
+	return s.revoke(ctx, t.UUID, f, "")
+}
+
+// seen waits until this node's registry has what was just written.
+func (s *Service) seen(ctx context.Context, revision int64) error {
+	if err := s.Tenants.WaitFor(ctx, revision); err != nil {
+		return fmt.Errorf("wait for registry: %w", err)
+	}
+	return nil
+}

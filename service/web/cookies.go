@@ -1,0 +1,84 @@
+package web
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/doorward/doorward/service"
+	"github.com/doorward/doorward/sessions"
+)
+
+// Cookie names. The __Host- prefix makes browsers insist on Secure, Path=/ and
+// no Domain. Under the shared host each tenant's cookie has the tenant's id in
+// its name, because there they all reach every path.
+const (
+	sessionCookie = "__Host-doorward"
+	flowCookie    = "__Host-doorward-flow"
+)
+
+func cookieName(prefix string, d service.Door) string {
+	if d.ID == "" {
+		return prefix
+	}
+	return prefix + "-" + d.ID
+}
+
+// setCookie is the one place that writes a cookie. maxAge zero leaves it to
+// the browser's session, below zero removes it.
+func setCookie(c echo.Context, name, value string, maxAge time.Duration) {
+	cookie := &http.Cookie{
+		Name: name, Value: value, Path: "/",
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}
+	switch {
+	case maxAge < 0:
+		cookie.MaxAge = -1
+	case maxAge > 0:
+		cookie.MaxAge = int(maxAge / time.Second)
+	}
+	http.SetCookie(c.Response(), cookie)
+}
+
+// setSession hands the token to the browser; only a remembered one outlives it.
+func setSession(c echo.Context, d service.Door, token sessions.Token, s sessions.Session) {
+	maxAge := time.Duration(0)
+	if s.Remember {
+		maxAge = time.Until(s.ExpiresAt)
+	}
+	setCookie(c, cookieName(sessionCookie, d), token.Reveal(), maxAge)
+}
+
+func clearSession(c echo.Context, d service.Door) {
+	setCookie(c, cookieName(sessionCookie, d), "", -1)
+}
+
+// bearer finds the session token a caller presents: an Authorization header
+// with the Bearer scheme, or else the one session cookie. The zero token is no
+// token: none, malformed, or two cookies of the name, whose order means
+// nothing (RFC 6265bis), so neither is believed.
+func bearer(c echo.Context, d service.Door) sessions.Token {
+	if scheme, text, ok := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		token, err := sessions.ParseToken(text)
+		if err != nil {
+			return sessions.Token{}
+		}
+		return token
+	}
+	return cookieToken(c, d)
+}
+
+// cookieToken is bearer for pages, where only the cookie counts.
+func cookieToken(c echo.Context, d service.Door) sessions.Token {
+	found := c.Request().CookiesNamed(cookieName(sessionCookie, d))
+	if len(found) != 1 {
+		return sessions.Token{}
+	}
+	token, err := sessions.ParseToken(found[0].Value)
+	if err != nil {
+		return sessions.Token{}
+	}
+	return token
+}

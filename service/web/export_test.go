@@ -1,0 +1,31 @@
+package web
+
+import (
+	"net/url"
+	"regexp"
+)
+
+var param = regexp.MustCompile(`:([a-z]+)`)
+
+// Served lists what the router serves, as the contract writes it.
+func Served() []string {
+	s := New(nil, nil, Config{PublicURL: &url.URL{Scheme: "http", Host: "localhost"}})
+	var list []string
+	take := func(prefix string, routes []route) {
+		for _, r := range routes {
+			list = append(list, r.method+" "+param.ReplaceAllString(prefix+r.path, "{$1}"))
+		}
+	}
+	apps, browsers := s.publicMap()
+	take("/t/:tenant", apps)
+	take("/t/:tenant", browsers)
+	take("/admin/v1", s.adminMap())
+	take("", s.probeMap())
+	return list
+}
+
+// ParseJSON and PlainPath are fuzzed from outside.
+var (
+	ParseJSON = parseJSON
+	PlainPath = plainPath
+)

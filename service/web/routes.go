@@ -1,0 +1,117 @@
+package web
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+// How long a handler may take: the usual, and where a module is compiled or
+// waited for.
+const (
+	usualTime  = 10 * time.Second
+	moduleTime = 120 * time.Second
+)
+
+// route is one line of the map.
+type route struct {
+	method, path string
+	handler      echo.HandlerFunc
+	time         time.Duration // 0: usualTime
+}
+
+// publicMap is everything under {base}: at the root of a tenant's own host, and
+// under /t/{tenant} of the shared one.
+func (s *Server) publicMap() (apps, browsers []route) {
+	apps = []route{
+		{"POST", "/v1/login", s.login, 0},
+		{"POST", "/v1/login/answer", s.answer, 0},
+		{"GET", "/v1/session", s.validate, 0},
+		{"HEAD", "/v1/session", s.validate, 0},
+		{"DELETE", "/v1/session", s.logout, 0},
+		{"GET", "/v1/sessions", s.ownSessions, 0},
+		{"DELETE", "/v1/sessions", s.endOthers, 0},
+		{"DELETE", "/v1/sessions/:session", s.endOwn, 0},
+	}
+	browsers = []route{
+		{"GET", "/login", s.loginPage, 0},
+		{"POST", "/login", s.loginForm, 0},
+		{"GET", "/login/challenge", s.challengePage, 0},
+		{"POST", "/login/challenge", s.challengeForm, 0},
+		{"GET", "/logout", s.logoutPage, 0},
+		{"POST", "/logout", s.logoutForm, 0},
+		{"GET", "/account", s.accountPage, 0},
+		{"GET", "/.well-known/change-password", s.changePassword, 0},
+		{"GET", "/assets/:name", s.asset, 0},
+	}
+	return apps, browsers
+}
+
+// adminMap is everything operators may call, under /admin/v1.
+func (s *Server) adminMap() []route {
+	return []route{
+		{"POST", "/tenants", s.createTenant, 0},
+		{"GET", "/tenants", s.listTenants, 0},
+		{"GET", "/tenants/:tenant", s.getTenant, 0},
+		{"PATCH", "/tenants/:tenant", s.patchTenant, 0},
+		{"DELETE", "/tenants/:tenant", s.deleteTenant, 0},
+		{"POST", "/tenants/:tenant/suspend", s.suspendTenant, 0},
+		{"POST", "/tenants/:tenant/resume", s.resumeTenant, 0},
+
+		{"POST", "/tenants/:tenant/verifiers", s.uploadVerifier, moduleTime},
+		{"GET", "/tenants/:tenant/verifiers", s.listVerifiers, 0},
+		{"POST", "/tenants/:tenant/verifiers/rollback", s.rollbackVerifier, moduleTime},
+		{"GET", "/tenants/:tenant/verifiers/logs", s.verifierLogs, 0},
+		{"GET", "/tenants/:tenant/verifiers/:version", s.getVerifier, 0},
+		{"DELETE", "/tenants/:tenant/verifiers/:version", s.deleteVerifier, 0},
+		{"POST", "/tenants/:tenant/verifiers/:version/activate", s.activateVerifier, moduleTime},
+		{"POST", "/tenants/:tenant/verifiers/:version/try", s.tryVerifier, moduleTime},
+
+		{"GET", "/tenants/:tenant/config", s.getConfig, 0},
+		{"PUT", "/tenants/:tenant/config", s.putConfig, 0},
+		{"GET", "/tenants/:tenant/secrets", s.listSecrets, 0},
+		{"PUT", "/tenants/:tenant/secrets/:name", s.putSecret, 0},
+		{"DELETE", "/tenants/:tenant/secrets/:name", s.deleteSecret, 0},
+
+		{"GET", "/tenants/:tenant/sessions", s.listSessions, 0},
+		{"DELETE", "/tenants/:tenant/sessions/:session", s.endSession, 0},
+		{"POST", "/tenants/:tenant/sessions/revoke", s.revokeSessions, 0},
+	}
+}
+
+// probeMap is what machines ask about this node, beside the operators' calls.
+func (s *Server) probeMap() []route {
+	return []route{
+		{"GET", "/livez", s.livez, 0},
+		{"GET", "/readyz", s.readyz, 0},
+		{"GET", "/metrics", s.metrics, 0},
+	}
+}
+
+func (s *Server) publicRoutes() http.Handler {
+	e := s.newEcho()
+	apps, browsers := s.publicMap()
+	for _, base := range []string{"", "/t/:tenant"} {
+		add(e.Group(base), apps, s.door, s.sameOrigin)
+		add(e.Group(base), browsers, people, s.door, s.sameOrigin)
+	}
+	return e
+}
+
+func (s *Server) adminRoutes() http.Handler {
+	e := s.newEcho()
+	e.Use(s.adminHost)
+	add(e.Group("/admin/v1", s.operator), s.adminMap())
+	add(e.Group(""), s.probeMap())
+	return e
+}
+
+func add(g *echo.Group, routes []route, middleware ...echo.MiddlewareFunc) {
+	for _, r := range routes {
+		if r.time == 0 {
+			r.time = usualTime
+		}
+		g.Add(r.method, r.path, r.handler, append(middleware[:len(middleware):len(middleware)], within(r.time))...)
+	}
+}

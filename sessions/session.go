@@ -71,11 +71,11 @@ type Client struct {
 	UserAgent string // cut to 256 bytes
 }
 
-// Policy says how long a tenant's sessions live. The zero value takes the
-// defaults of each member.
+// Policy says how long a tenant's sessions live. The caller sets every member;
+// the tenant's record has resolved what was left out.
 type Policy struct {
-	Idle          time.Duration // 0: 30 minutes
-	Absolute      time.Duration // 0: 12 hours
-	Remember      time.Duration // absolute when "remember me" was asked for; 0: 720 hours
-	MaxPerSubject int           // the oldest ends beyond it; 0: 10
+	Idle          time.Duration
+	Absolute      time.Duration
+	Remember      time.Duration // instead of Absolute, when "remember me" was asked for
+	MaxPerSubject int           // the oldest ends beyond it
 }

@@ -25,6 +25,9 @@ type Store interface {
 	// Find returns the record under d, or ErrNotFound.
 	Find(ctx context.Context, tenant string, d Digest) (Session, error)
 
+	// FindID returns the record with that handle, or ErrNotFound.
+	FindID(ctx context.Context, tenant string, id ID) (Session, error)
+
 	// Touch replaces LastSeenAt and IdleExpiresAt of the record under d by those
 	// of s, if the record is still at s.Revision. Otherwise it writes nothing
 	// (so it never brings back what a revoke deleted) and returns ErrNotFound.
@@ -46,6 +49,10 @@ type Store interface {
 	// set, and tells how many and whether there may be more. Idempotent. It must
 	// work when the store refuses puts (etcd NOSPACE): it only deletes.
 	DeleteAll(ctx context.Context, tenant string, f Filter, except ID, limit int) (n int, more bool, revision int64, err error)
+
+	// RemoveTenant removes every record, index entry and challenge of the tenant.
+	// Idempotent; it must work when the store refuses puts.
+	RemoveTenant(ctx context.Context, tenant string) error
 
 	// Revision returns the store's revision by a linearizable read.
 	Revision(ctx context.Context) (int64, error)
@@ -81,9 +88,6 @@ type Challenges interface {
 
 	// DropChallenge removes it. Idempotent.
 	DropChallenge(ctx context.Context, tenant string, id ChallengeID) error
-
-	// DropChallenges removes every challenge of the tenant. Idempotent.
-	DropChallenges(ctx context.Context, tenant string) error
 }
 
 // MaxChallenges is how many challenges may be pending for one tenant.

@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// logCore hands etcd's warnings and errors to slog. etcd says much else, which
+// is its own business.
+type logCore struct {
+	log    *slog.Logger
+	silent *atomic.Bool
+}
+
+func newLogCore(log *slog.Logger) *logCore {
+	return &logCore{log: log.With("part", "etcd"), silent: &atomic.Bool{}}
+}
+
+func (c *logCore) logger() *zap.Logger { return zap.New(c) }
+
+// quiet stops everything but what is fatal.
+func (c *logCore) quiet() { c.silent.Store(true) }
+
+// Enabled implements zapcore.Core.
+func (c *logCore) Enabled(level zapcore.Level) bool {
+	return level >= zapcore.WarnLevel && (!c.silent.Load() || level > zapcore.ErrorLevel)
+}
+
+// With implements zapcore.Core.
+func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
+	return &logCore{log: c.log.With(attrs(fields)...), silent: c.silent}
+}
+
+// Check implements zapcore.Core.
+func (c *logCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	level := slog.LevelWarn
+	if e.Level >= zapcore.ErrorLevel {
+		level = slog.LevelError
+	}
+	c.log.Log(context.Background(), level, e.Message, attrs(fields)...)
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (c *logCore) Sync() error { return nil }
+
+func attrs(fields []zapcore.Field) []any {
+	flat := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(flat)
+	}
+	var list []any
+	for name, value := range flat.Fields {
+		list = append(list, name, value)
+	}
+	return list
+}

@@ -1,0 +1,112 @@
+package sessions
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"strings"
+)
+
+// ErrToken: the text is not a session token, a session id or a challenge id.
+// Nothing was looked up.
+var ErrToken = errors.New("malformed token")
+
+// Token is what its holder proves a session with: "dw1_", 32 random bytes in
+// base64url, and a checksum of six letters and digits, so that a cut or
+// mistyped token costs no look-up and scanners can find leaked ones. The zero
+// Token is none. It prints as "redacted".
+type Token struct{ text string }
+
+const (
+	tokenPrefix   = "dw1_"
+	tokenBody     = 43 // base64url of 32 bytes, unpadded
+	tokenChecksum = 6
+	tokenLength   = len(tokenPrefix) + tokenBody + tokenChecksum
+)
+
+// NewToken makes a random one.
+func NewToken() Token {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand since Go 1.24)
+	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(b[:])
+	return Token{text + checksum(text)}
+}
+
+// ParseToken takes exactly what NewToken gives, to the letter, or ErrToken.
+func ParseToken(text string) (Token, error) {
+	if len(text) != tokenLength || !strings.HasPrefix(text, tokenPrefix) {
+		return Token{}, ErrToken
+	}
+	head := text[:tokenLength-tokenChecksum]
+	if checksum(head) != text[len(head):] {
+		return Token{}, ErrToken
+	}
+	var b [32]byte
+	if _, err := base64.RawURLEncoding.Strict().Decode(b[:], []byte(head[len(tokenPrefix):])); err != nil {
+		return Token{}, ErrToken
+	}
+	return Token{text}, nil
+}
+
+// IsZero reports whether t is no token.
+func (t Token) IsZero() bool { return t.text == "" }
+
+// Reveal returns the text. It is for the answer that hands a token to its
+// holder, and for nothing else.
+func (t Token) Reveal() string { return t.text }
+
+// Digest is what the token is stored and found under, at one tenant. The
+// tenant's uuid is in it, with its length, so that a token means nothing at
+// another tenant even where keys are mixed up. 256 random bits need no salt.
+func (t Token) Digest(tenant string) Digest { return digest("doorward session v1", tenant, t.text) }
+
+// String shows nothing.
+func (Token) String() string { return "redacted" }
+
+// GoString shows nothing.
+func (Token) GoString() string { return "redacted" }
+
+// MarshalText shows nothing, so that neither JSON nor a log can.
+func (Token) MarshalText() ([]byte, error) { return []byte("redacted"), nil }
+
+// Digest stands for a token in a store.
+type Digest [32]byte
+
+// Key is the digest as it stands in a store's key.
+func (d Digest) Key() string { return base64.RawURLEncoding.EncodeToString(d[:]) }
+
+// ParseDigest undoes Key, or returns ErrToken.
+func ParseDigest(key string) (Digest, error) {
+	var d Digest
+	b, err := base64.RawURLEncoding.Strict().DecodeString(key)
+	if err != nil || len(b) != len(d) {
+		return d, ErrToken
+	}
+	return Digest(b), nil
+}
+
+func digest(domain, tenant, secret string) Digest {
+	h := sha256.New()
+	for _, part := range []string{domain, tenant} {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write([]byte(part))
+	}
+	h.Write([]byte(secret))
+	return Digest(h.Sum(nil))
+}
+
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// checksum is the CRC-32 of text in six base62 digits, highest first.
+func checksum(text string) string {
+	n := crc32.ChecksumIEEE([]byte(text))
+	var out [tokenChecksum]byte
+	for i := tokenChecksum - 1; i >= 0; i-- {
+		out[i] = base62[n%62]
+		n /= 62
+	}
+	return string(out[:])
+}

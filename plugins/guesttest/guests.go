@@ -1,0 +1,306 @@
+// Package guesttest makes small verifiers by program: good ones, and one for
+// each way to be bad. Tests use them instead of binaries in the repository, so
+// that every byte of a hostile module has a reason that can be read here.
+//
+// It is an assembler of a dozen lines and no toolchain: what a guest does is
+// written in instructions. Nothing but tests imports it.
+package guesttest
+
+import (
+	"encoding/binary"
+	"encoding/json"
+
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// Instructions that the guests below are made of.
+const (
+	opUnreachable = 0x00
+	opBlock       = 0x02
+	opLoop        = 0x03
+	opIf          = 0x04
+	opEnd         = 0x0b
+	opBr          = 0x0c
+	opBrIf        = 0x0d
+	opCall        = 0x10
+	opDrop        = 0x1a
+	opLocalGet    = 0x20
+	opLocalSet    = 0x21
+	opGlobalGet   = 0x23
+	opGlobalSet   = 0x24
+	opI32Load     = 0x28
+	opI32Store    = 0x36
+	opMemorySize  = 0x3f
+	opMemoryGrow  = 0x40
+	opI32Const    = 0x41
+	opI32Add      = 0x6a
+	opI32Sub      = 0x6b
+	void          = 0x40
+	typeI32       = 0x7f
+	typeI64       = 0x7e
+)
+
+// Import is a function that a guest imports: so many i32 parameters, and one
+// i32 result or none.
+type Import struct {
+	Module, Name string
+	Params       int
+	Result       bool
+}
+
+// Guest is a module to be assembled. Function i of Imports is called by index
+// i; the verify function comes after them.
+type Guest struct {
+	Imports  []Import
+	Locals   int    // i32 locals of verify, after its parameter
+	Code     []byte // of verify, without the final end
+	Data     []byte // at address 0
+	Pages    int    // of memory; 0: 1
+	Globals  int    // mutable i32, all 0
+	Manifest []byte // of section doorward.manifest
+	Start    bool   // verify's code runs as the start function too
+	Stdio    bool   // export _start instead of verify
+	NoMemory bool   // leave out the export of the memory
+}
+
+// Module assembles g.
+func (g Guest) Module() []byte {
+	verify := uint32(len(g.Imports))
+	out := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
+
+	params, results := []byte{1, typeI32}, []byte{1, typeI32}
+	if g.Stdio || g.Start {
+		params, results = []byte{0}, []byte{0}
+	}
+	types := [][]byte{append(append([]byte{0x60}, params...), results...)}
+	for _, i := range g.Imports {
+		t := append([]byte{0x60}, leb(uint32(i.Params))...)
+		for range i.Params {
+			t = append(t, typeI32)
+		}
+		if i.Result {
+			t = append(t, 1, typeI32)
+		} else {
+			t = append(t, 0)
+		}
+		types = append(types, t)
+	}
+	out = append(out, section(1, vector(types))...)
+	if len(g.Imports) > 0 {
+		var list [][]byte
+		for n, i := range g.Imports {
+			list = append(list, append(append(append(str(i.Module), str(i.Name)...), 0), leb(uint32(n+1))...))
+		}
+		out = append(out, section(2, vector(list))...)
+	}
+	functions := [][]byte{{0}}
+	if g.Start { // verify is a second function then
+		types[0] = []byte{0x60, 0, 0}
+	}
+	out = append(out, section(3, vector(functions))...)
+	out = append(out, section(5, append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...))...)
+	if g.Globals > 0 {
+		var list [][]byte
+		for range g.Globals {
+			list = append(list, []byte{typeI32, 1, opI32Const, 0, opEnd})
+		}
+		out = append(out, section(6, vector(list))...)
+	}
+	name := abi.ExportVerify
+	if g.Stdio || g.Start {
+		name = abi.ExportStart
+	}
+	exports := [][]byte{append(append(str(name), 0), leb(verify)...)}
+	if !g.NoMemory {
+		exports = append(exports, append(str(abi.ExportMemory), 2, 0))
+	}
+	out = append(out, section(7, vector(exports))...)
+	if g.Start {
+		out = append(out, section(8, leb(verify))...)
+	}
+	body := []byte{0}
+	if g.Locals > 0 {
+		body = append(append([]byte{1}, leb(uint32(g.Locals))...), typeI32)
+	}
+	body = append(append(body, g.Code...), opEnd)
+	out = append(out, section(10, vector([][]byte{append(leb(uint32(len(body))), body...)}))...)
+	if len(g.Data) > 0 {
+		segment := append([]byte{0, opI32Const, 0, opEnd}, leb(uint32(len(g.Data)))...)
+		out = append(out, section(11, vector([][]byte{append(segment, g.Data...)}))...)
+	}
+	if g.Manifest != nil {
+		out = append(out, section(0, append(str(abi.ManifestSection), g.Manifest...))...)
+	}
+	return out
+}
+
+// Answers is a guest that gives the same answer to everybody.
+func Answers(answer string) Guest {
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
+		Data:    []byte(answer),
+		Pages:   1 + len(answer)>>16,
+		Code:    join(i32(0), i32(int32(len(answer))), call(0), drop, i32(0)),
+	}
+}
+
+// Accepts is a guest that signs everybody in as subject.
+func Accepts(subject string) Guest {
+	text, err := json.Marshal(abi.Verdict{Decision: abi.Accept, Subject: subject, AMR: []string{"pwd"}})
+	if err != nil {
+		panic(err)
+	}
+	return Answers(string(text))
+}
+
+// Rejects is a guest that signs nobody in.
+func Rejects() Guest { return Answers(`{"decision":"reject","code":"bad_credentials"}`) }
+
+// Asks is a guest that asks everybody for a code, for ever.
+func Asks() Guest {
+	return Answers(`{"decision":"challenge","type":"otp","public":{"digits":6},"private":{"n":1},"ttl":60,"max_attempts":3}`)
+}
+
+// Loops is a guest that never answers.
+func Loops() Guest { return Guest{Code: join(loop(br(0)), i32(0))} }
+
+// Recurses is a guest without a loop that takes as good as for ever: it calls
+// itself twice, to a depth of 60.
+func Recurses() Guest {
+	self := call(0)
+	return Guest{
+		Globals: 1,
+		// depth++; if depth < 60 { self; self }; depth--
+		Code: join(
+			get(0), i32(1), add, set(0),
+			get(0), i32(60), []byte{0x48}, []byte{opIf, void}, i32(0), self, drop, i32(0), self, drop, []byte{opEnd},
+			get(0), i32(1), []byte{opI32Sub}, set(0), i32(0)),
+	}
+}
+
+// Deepens is a guest that calls itself without end.
+func Deepens() Guest { return Guest{Code: join([]byte{opLocalGet, 0}, call(0))} }
+
+// Grows is a guest that takes all the memory it can get, writes into it, and
+// goes on asking.
+func Grows() Guest {
+	return Guest{Code: join(
+		loop(i32(1), []byte{opMemoryGrow, 0}, drop,
+			[]byte{opMemorySize, 0}, i32(16), []byte{0x74}, i32(8), []byte{opI32Sub}, i32(1), []byte{opI32Store, 2, 0}, br(0)),
+		i32(0))}
+}
+
+// Floods is a guest that writes its answer without end.
+func Floods() Guest {
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
+		Code:    join(loop(i32(0), i32(65536), call(0), drop, br(0)), i32(0)),
+	}
+}
+
+// Chatters is a guest that logs a gigabyte, then accepts.
+func Chatters() Guest {
+	answer := `{"decision":"accept","subject":"chatter"}`
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncLog, 3, false}, {abi.Module, abi.FuncOutputWrite, 2, true}},
+		Data:    []byte(answer),
+		Locals:  1,
+		Code: join(
+			loop(i32(1), i32(0), i32(65536), call(0),
+				[]byte{opLocalGet, 1}, i32(1), add, []byte{opLocalSet, 1},
+				[]byte{opLocalGet, 1}, i32(16384), []byte{0x48, opBrIf, 0}),
+			i32(0), i32(int32(len(answer))), call(1), drop, i32(0)),
+	}
+}
+
+// Traps is a guest that executes unreachable.
+func Traps() Guest { return Guest{Code: []byte{opUnreachable}} }
+
+// Reaches is a guest that hands the host a pointer outside its memory.
+func Reaches() Guest {
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
+		Code:    join(i32(-8), i32(-1), call(0)),
+	}
+}
+
+// Remembers is a guest that accepts as "first" while a global is 0, sets it,
+// and accepts as "again" ever after: with a fresh instance for each call nobody
+// is ever "again".
+func Remembers() Guest {
+	first, again := `{"decision":"accept","subject":"first"}`, `{"decision":"accept","subject":"again"}`
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
+		Data:    []byte(first + again),
+		Globals: 1,
+		Code: join(
+			get(0), []byte{opIf, typeI32}, i32(int32(len(first))), []byte{0x05}, i32(0), []byte{opEnd},
+			i32(int32(len(again))), call(0), drop,
+			i32(1), set(0), i32(0)),
+	}
+}
+
+// Imports is a guest that imports one function more, and accepts.
+func Imports(i Import) Guest {
+	g := Accepts("importer")
+	g.Imports = append(g.Imports, i)
+	return g
+}
+
+// Bomb is a module of 14 bytes whose import section claims to hold a quarter
+// of a thousand million entries. Reading it as it claims ends a process.
+func Bomb() []byte {
+	return []byte{0, 'a', 's', 'm', 1, 0, 0, 0, 2, 4, 0xff, 0xff, 0xff, 0x7f}
+}
+
+// LocalsBomb is a module of some 50 bytes with a hundred million locals: it
+// takes minutes and gigabytes to compile.
+func LocalsBomb() []byte {
+	g := Guest{Locals: 100_000_000, Code: join(i32(0))}
+	return g.Module()
+}
+
+var (
+	drop = []byte{opDrop}
+	add  = []byte{opI32Add}
+)
+
+func i32(n int32) []byte       { return append([]byte{opI32Const}, sleb(n)...) }
+func call(f uint32) []byte     { return append([]byte{opCall}, leb(f)...) }
+func get(global uint32) []byte { return append([]byte{opGlobalGet}, leb(global)...) }
+func set(global uint32) []byte { return append([]byte{opGlobalSet}, leb(global)...) }
+func br(depth uint32) []byte   { return append([]byte{opBr}, leb(depth)...) }
+func loop(code ...[]byte) []byte {
+	return append(append([]byte{opLoop, void}, join(code...)...), opEnd)
+}
+
+func join(parts ...[]byte) []byte {
+	var out []byte
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}
+
+func leb(n uint32) []byte { return binary.AppendUvarint(nil, uint64(n)) }
+
+// sleb is signed LEB128.
+func sleb(n int32) []byte {
+	var out []byte
+	for {
+		b := byte(n & 0x7f)
+		n >>= 7
+		if n == 0 && b&0x40 == 0 || n == -1 && b&0x40 != 0 {
+			return append(out, b)
+		}
+		out = append(out, b|0x80)
+	}
+}
+
+func str(s string) []byte { return append(leb(uint32(len(s))), s...) }
+
+func section(id byte, content []byte) []byte {
+	return append(append([]byte{id}, leb(uint32(len(content)))...), content...)
+}
+
+func vector(items [][]byte) []byte { return append(leb(uint32(len(items))), join(items...)...) }

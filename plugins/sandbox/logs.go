@@ -1,0 +1,87 @@
+package sandbox
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// logBuffer takes what a guest logs: so many lines and bytes, and no more.
+type logBuffer struct {
+	lines   []Log
+	bytes   int
+	dropped int
+	partial [3][]byte // a line not yet ended, of descriptors 1 and 2
+}
+
+// add takes one line.
+func (b *logBuffer) add(level int, text []byte) {
+	if len(b.lines) >= abi.MaxLogLines || b.bytes >= abi.MaxLogBytes {
+		b.dropped++
+		return
+	}
+	text = text[:min(len(text), abi.MaxLogBytes-b.bytes)]
+	b.bytes += len(text)
+	b.lines = append(b.lines, Log{Level: min(max(level, 0), 3), Text: escape(string(text))})
+}
+
+// write takes what a guest prints and cuts it into lines.
+func (b *logBuffer) write(fd int, text []byte) {
+	for len(text) > 0 {
+		line, rest, ended := cutLine(text)
+		text = rest
+		room := max(0, abi.MaxLogBytes-len(b.partial[fd]))
+		b.partial[fd] = append(b.partial[fd], line[:min(len(line), room)]...)
+		if ended {
+			b.flush(fd)
+		}
+	}
+}
+
+func (b *logBuffer) flush(fd int) {
+	if len(b.partial[fd]) > 0 {
+		b.add(fd, b.partial[fd]) // 1 is info, 2 is warn
+		b.partial[fd] = b.partial[fd][:0]
+	}
+}
+
+func cutLine(text []byte) (line, rest []byte, ended bool) {
+	for i, c := range text {
+		if c == '\n' {
+			return text[:i], text[i+1:], true
+		}
+	}
+	return text, nil, false
+}
+
+// logs are the lines of a run, and how many more there were.
+func (r *run) logs() []Log {
+	r.log.flush(1)
+	r.log.flush(2)
+	if r.log.dropped > 0 {
+		return append(r.log.lines, Log{Level: 2, Text: strconv.Itoa(r.log.dropped) + " more lines were not kept"})
+	}
+	return r.log.lines
+}
+
+// escape shows what would move a cursor, end a line or hide text.
+func escape(s string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			out.WriteString(`\x` + strconv.FormatUint(uint64(s[i])>>4, 16) + strconv.FormatUint(uint64(s[i])&15, 16))
+		case !unicode.IsPrint(r):
+			quoted := strconv.QuoteRuneToASCII(r)
+			out.WriteString(quoted[1 : len(quoted)-1])
+		default:
+			out.WriteRune(r)
+		}
+		i += n
+	}
+	return out.String()
+}

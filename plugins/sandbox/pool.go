@@ -1,0 +1,422 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config tunes a Pool. Only CacheDir is required.
+type Config struct {
+	CacheDir   string       // private directory for compiled modules; made with mode 0700
+	Command    []string     // what a child is; nil: this program with "sandbox"
+	Workers    int          // kept warm; 0: two for each core
+	MaxWorkers int          // at the most; 0: 32, and never fewer than Workers
+	PerTenant  int          // calls of one tenant at once; 0: half of MaxWorkers
+	Log        *slog.Logger // nil discards
+}
+
+// Waits of a Pool.
+const (
+	slotWait    = 250 * time.Millisecond // for a worker, before a call is refused
+	killAfter   = 50 * time.Millisecond  // past the wall limit
+	loadTime    = 10 * time.Second       // to load a compiled module
+	compileTime = 90 * time.Second       // to compile one
+	compiles    = 2                      // at once
+)
+
+// Pool keeps workers and hands them calls. Safe for use by many goroutines.
+// Nothing happens before Run.
+type Pool struct {
+	cfg      Config
+	spawns   chan spawn
+	stopped  chan struct{} // closed when Run ends
+	compiles chan struct{} // one token a compile
+	cores    *tokens       // guests that run, not wait
+
+	mu      sync.Mutex
+	idle    []*process     // the least lately used first
+	workers int            // idle, busy and being started
+	calls   map[string]int // in flight, by tenant
+	freed   chan struct{}  // closed, and replaced, when a worker or a share comes free
+	flights map[string]*flight
+}
+
+// flight is a compile that several wait for.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// New returns a Pool. It makes the cache directory and starts nothing.
+func New(cfg Config) (*Pool, error) {
+	if cfg.CacheDir == "" {
+		return nil, errors.New("sandbox: CacheDir is required")
+	}
+	if cfg.Command == nil {
+		cfg.Command = []string{"/proc/self/exe", "sandbox"}
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = 2 * runtime.NumCPU()
+	}
+	if cfg.MaxWorkers == 0 {
+		cfg.MaxWorkers = 32
+	}
+	cfg.MaxWorkers = max(cfg.MaxWorkers, cfg.Workers)
+	if cfg.PerTenant == 0 {
+		cfg.PerTenant = max(1, cfg.MaxWorkers/2)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.CacheDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make module cache: %w", err)
+	}
+	dir, err := filepath.Abs(cfg.CacheDir)
+	if err != nil {
+		return nil, fmt.Errorf("make module cache: %w", err)
+	}
+	cfg.CacheDir = dir
+	return &Pool{
+		cfg: cfg, spawns: make(chan spawn), stopped: make(chan struct{}),
+		compiles: make(chan struct{}, compiles),
+		cores:    newTokens(runtime.NumCPU()+1, runtime.NumCPU()),
+		calls:    map[string]int{}, freed: make(chan struct{}), flights: map[string]*flight{},
+	}, nil
+}
+
+// Run starts children and reaps them until ctx ends; then it kills those that
+// are left and returns ctx's error.
+func (p *Pool) Run(ctx context.Context) error {
+	defer close(p.stopped)
+	var reaping sync.WaitGroup
+	children, kill := context.WithCancel(context.Background())
+	defer reaping.Wait()
+	defer kill()
+	// A child dies with the thread that started it (Pdeathsig), so one thread
+	// starts them all, and lives as long as Run does.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for range p.cfg.Workers {
+		if err := p.warm(children, &reaping); err != nil {
+			return fmt.Errorf("start sandbox worker: %w", err)
+		}
+	}
+	for {
+		select {
+		case s := <-p.spawns:
+			child, err := p.start(children, &reaping, s.part)
+			s.done <- started{child, err}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// warm starts one worker and puts it with the idle ones.
+func (p *Pool) warm(children context.Context, reaping *sync.WaitGroup) error {
+	child, err := p.start(children, reaping, "worker")
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.workers++
+	p.idle = append(p.idle, child)
+	return nil
+}
+
+// Compile examines a module and compiles it for the workers of this node, in a
+// child of its own. ErrModule when the fault is the module's. At most two run
+// at once; others wait their turn, as long as ctx lets them.
+func (p *Pool) Compile(ctx context.Context, digest string, module []byte) (Report, error) {
+	select {
+	case p.compiles <- struct{}{}:
+		defer func() { <-p.compiles }()
+	case <-ctx.Done():
+		return Report{}, fmt.Errorf("%w: too many modules are being compiled", ErrBusy)
+	}
+	child, err := p.spawn(ctx, "compile")
+	if err != nil {
+		return Report{}, err
+	}
+	defer child.kill()
+	report, err := child.compile(ctx, module)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := os.WriteFile(p.mark(digest), nil, 0o600); err != nil {
+		return Report{}, fmt.Errorf("mark compiled module: %w", err)
+	}
+	return report, nil
+}
+
+// mark is a file that says a module is in the cache. It names the engine: its
+// code is for one version on one kind of machine.
+func (p *Pool) mark(digest string) string {
+	return filepath.Join(p.cfg.CacheDir, strings.ReplaceAll(digest, ":", "-")+"."+engineName()+".ready")
+}
+
+// engineName is the version of wazero that is linked, and the architecture.
+var engineName = sync.OnceValue(func() string {
+	name := "wazero"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "github.com/tetratelabs/wazero" {
+				name += "-" + m.Version
+			}
+		}
+	}
+	return name + "-" + runtime.GOARCH
+})
+
+// compiled sees to it that a module is in the cache. On a node that has not
+// seen it yet that takes a compile, once, whoever else asks meanwhile; a caller
+// whose ctx ends does not wait for it, and finds it done later.
+func (p *Pool) compiled(ctx context.Context, c Call) error {
+	if _, err := os.Stat(p.mark(c.Digest)); err == nil {
+		return nil
+	}
+	p.mu.Lock()
+	f := p.flights[c.Digest]
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		p.flights[c.Digest] = f
+		go p.fly(context.WithoutCancel(ctx), f, c)
+	}
+	p.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: the module is still being compiled on this node", ErrBusy)
+	}
+}
+
+// fly compiles for those who wait; it ends by compileTime.
+func (p *Pool) fly(ctx context.Context, f *flight, c Call) {
+	ctx, cancel := context.WithTimeout(ctx, compileTime+loadTime)
+	defer cancel()
+	module, err := c.Module(ctx)
+	if err == nil {
+		_, err = p.Compile(ctx, c.Digest, module)
+	}
+	p.mu.Lock()
+	delete(p.flights, c.Digest)
+	p.mu.Unlock()
+	f.err = err
+	close(f.done)
+}
+
+// Call runs a module once. ErrBusy when no worker comes free in 250 ms,
+// ErrGuest when the guest gave no answer; then Result still has its log. The
+// caller has its answer by the wall limit and a quarter of a second, not
+// counting what it takes to load a module that this worker has not run yet.
+func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
+	began := time.Now()
+	if err := p.compiled(ctx, c); err != nil {
+		return Result{}, err
+	}
+	child, err := p.take(ctx, c)
+	if err != nil {
+		return Result{}, err
+	}
+	result, err := child.call(ctx, p.cores, c)
+	p.give(c.Tenant, child)
+	result.Duration = time.Since(began)
+	return result, err
+}
+
+// Warm has an idle worker load a module before the first login needs it. It is
+// only a kindness: what it cannot do, the first call does.
+func (p *Pool) Warm(ctx context.Context, c Call) error {
+	if err := p.compiled(ctx, c); err != nil {
+		return err
+	}
+	child, err := p.take(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer p.give(c.Tenant, child)
+	return child.load(ctx, c)
+}
+
+// take waits for a share of the tenant and a worker, one that has the module
+// if there is one.
+func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
+	deadline := time.NewTimer(slotWait)
+	defer deadline.Stop()
+	for {
+		p.mu.Lock()
+		freed := p.freed
+		if p.calls[c.Tenant] < p.cfg.PerTenant {
+			if i := p.pick(c); i >= 0 {
+				child := p.idle[i]
+				p.idle = slices.Delete(p.idle, i, i+1)
+				p.calls[c.Tenant]++
+				p.mu.Unlock()
+				return child, nil
+			}
+			if p.workers < p.cfg.MaxWorkers {
+				p.workers++
+				p.calls[c.Tenant]++
+				p.mu.Unlock()
+				return p.another(ctx, c.Tenant)
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-freed:
+		case <-deadline.C:
+			return nil, fmt.Errorf("%w within %v", ErrBusy, slotWait)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+		case <-p.stopped:
+			return nil, fmt.Errorf("%w: shutting down", ErrBusy)
+		}
+	}
+}
+
+// pick chooses an idle worker, -1 when there is none. The caller holds mu.
+func (p *Pool) pick(c Call) int {
+	key := c.key()
+	for i, child := range p.idle {
+		if slices.Contains(child.loaded, key) {
+			return i
+		}
+	}
+	return min(0, len(p.idle)-1)
+}
+
+// another starts one worker more for a call that has its share already.
+func (p *Pool) another(ctx context.Context, tenant string) (*process, error) {
+	child, err := p.spawn(ctx, "worker")
+	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.workers--
+		p.free(tenant)
+		return nil, err
+	}
+	return child, nil
+}
+
+// give puts a worker back, or sees a dead one replaced.
+func (p *Pool) give(tenant string, child *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !child.dead {
+		p.idle = append(p.idle, child)
+		p.free(tenant)
+		return
+	}
+	p.workers--
+	p.free(tenant)
+	if p.workers < p.cfg.Workers {
+		p.workers++
+		go p.replace() // ends when the worker is there or the pool is not
+	}
+}
+
+// replace starts a worker in the place of one that died.
+func (p *Pool) replace() {
+	child, err := p.spawn(context.Background(), "worker")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.workers-- // the next call tries again
+		return
+	}
+	p.idle = append(p.idle, child)
+	p.wake()
+}
+
+// free gives a tenant's share back. The caller holds mu.
+func (p *Pool) free(tenant string) {
+	if p.calls[tenant]--; p.calls[tenant] == 0 {
+		delete(p.calls, tenant)
+	}
+	p.wake()
+}
+
+func (p *Pool) wake() {
+	close(p.freed)
+	p.freed = make(chan struct{})
+}
+
+// Stats tells how many workers there are, and how many of them wait for work.
+func (p *Pool) Stats() (workers, idle int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers, len(p.idle)
+}
+
+// key names a module as a worker has it loaded: a memory limit belongs to it.
+func (c Call) key() string { return c.Digest + "/" + strconv.Itoa(c.MemoryMiB) }
+
+// tokens bound how many guests run at once, in all and of one tenant: a guest
+// that computes for its whole wall limit leaves a core to the others.
+type tokens struct {
+	all       chan struct{}
+	perTenant int
+
+	mu    sync.Mutex
+	held  map[string]int
+	freed chan struct{}
+}
+
+func newTokens(all, perTenant int) *tokens {
+	return &tokens{all: make(chan struct{}, all), perTenant: perTenant, held: map[string]int{}, freed: make(chan struct{})}
+}
+
+// take waits for a token until ctx ends.
+func (t *tokens) take(ctx context.Context, tenant string) error {
+	for {
+		t.mu.Lock()
+		freed := t.freed
+		if t.held[tenant] < t.perTenant {
+			t.held[tenant]++
+			t.mu.Unlock()
+			break
+		}
+		t.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case t.all <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		t.release(tenant)
+		return ctx.Err()
+	}
+}
+
+// give gives a token back.
+func (t *tokens) give(tenant string) {
+	<-t.all
+	t.release(tenant)
+}
+
+func (t *tokens) release(tenant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held[tenant]--; t.held[tenant] == 0 {
+		delete(t.held, tenant)
+	}
+	close(t.freed)
+	t.freed = make(chan struct{})
+}

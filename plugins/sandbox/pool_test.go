@@ -1,0 +1,306 @@
+package sandbox_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// A sandbox child is this test binary again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// newPool runs a pool for the length of a test.
+func newPool(t testing.TB, cfg sandbox.Config) *sandbox.Pool {
+	t.Helper()
+	cfg.CacheDir = filepath.Join(t.TempDir(), "modules")
+	p, err := sandbox.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	return p
+}
+
+func digestOf(module []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(module)) }
+
+// callFor is a call of a module, compiled before.
+func callFor(t testing.TB, p *sandbox.Pool, tenant string, module []byte) sandbox.Call {
+	t.Helper()
+	report, err := p.Compile(t.Context(), digestOf(module), module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sandbox.Call{
+		Tenant: tenant, Digest: digestOf(module), Profile: report.Profile, Input: []byte(`{"abi":1}`),
+		Wall: 500 * time.Millisecond, MemoryMiB: abi.DefaultMemoryMiB,
+		Module: func(context.Context) ([]byte, error) { return module, nil },
+		Host:   func(context.Context, string, [][]byte) (int32, []byte) { return abi.ErrNotGranted, nil },
+	}
+}
+
+func TestAGuestAnswers(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("alice").Module()))
+	if err != nil || !strings.Contains(string(r.Output), `"alice"`) || r.MemoryKiB != 64 {
+		t.Fatalf("Call = %+v, %v", r, err)
+	}
+}
+
+func TestNoByteOfOneCallIsThereAtTheNext(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", guesttest.Remembers().Module())
+	for range 20 {
+		r, err := p.Call(t.Context(), c)
+		if err != nil || !strings.Contains(string(r.Output), "first") {
+			t.Fatalf("Call = %s, %v", r.Output, err)
+		}
+	}
+}
+
+// Each hostile guest ends by its wall limit and a quarter of a second, its
+// worker replaced, and the next call of somebody else is fine.
+func TestAHostileGuestCostsOneCall(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 2})
+	honest := callFor(t, p, "honest", guesttest.Accepts("alice").Module())
+	for name, c := range map[string]struct {
+		guest guesttest.Guest
+		want  string
+	}{
+		"loops for ever":           {guesttest.Loops(), "wall limit"},
+		"recurses without a loop":  {guesttest.Recurses(), "wall limit"},
+		"calls itself without end": {guesttest.Deepens(), "stack overflow"},
+		"grows its memory":         {guesttest.Grows(), "wall limit"},
+		"floods its answer":        {guesttest.Floods(), "longer than 65536 bytes"},
+		"executes unreachable":     {guesttest.Traps(), "unreachable"},
+		"points outside":           {guesttest.Reaches(), "output_write: pointer 4294967288 with length 4294967295 is outside"},
+		"loops in start":           {guesttest.Guest{Start: true, Code: guesttest.Loops().Code[:len(guesttest.Loops().Code)-2]}, "wall limit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hostile := callFor(t, p, "hostile", c.guest.Module())
+			began := time.Now()
+			_, err := p.Call(t.Context(), hostile)
+			if !errors.Is(err, sandbox.ErrGuest) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("err = %v, want ErrGuest with %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), ".go:") || strings.Contains(err.Error(), "goroutine") {
+				t.Fatalf("the error shows our insides: %v", err)
+			}
+			t.Logf("took %v: %v", time.Since(began).Round(time.Millisecond), err)
+			if r, err := p.Call(t.Context(), honest); err != nil || !strings.Contains(string(r.Output), "alice") {
+				t.Fatalf("the next call: %s, %v", r.Output, err)
+			}
+		})
+	}
+}
+
+func TestLogsAreBoundedAndEscaped(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", guesttest.Chatters().Module())
+	c.Wall = 5 * time.Second
+	r, err := p.Call(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, line := range r.Logs {
+		total += len(line.Text)
+		if strings.ContainsAny(line.Text, "\x00\n\x1b") {
+			t.Fatalf("a line holds control characters: %q", line.Text[:20])
+		}
+	}
+	if len(r.Logs) > abi.MaxLogLines+1 || total > 4*abi.MaxLogBytes+100 { // escaping makes \x00 four characters
+		t.Fatalf("%d lines, %d bytes", len(r.Logs), total)
+	}
+}
+
+func TestBadModulesAreRefusedWithAReason(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	noMemory := guesttest.Accepts("x")
+	noMemory.NoMemory = true
+	for name, c := range map[string]struct {
+		module []byte
+		want   string
+	}{
+		"not wasm":            {[]byte("hello"), "magic"},
+		"cut short":           {guesttest.Accepts("x").Module()[:40], ""},
+		"a bomb of 14 bytes":  {guesttest.Bomb(), ""},
+		"an unknown import":   {guesttest.Imports(guesttest.Import{Module: "env", Name: "system", Params: 1}).Module(), `"env"."system" is not offered`},
+		"a later import":      {guesttest.Imports(guesttest.Import{Module: abi.Module, Name: "http_fetch", Params: 2, Result: true}).Module(), "http_fetch is not offered by this version"},
+		"a wrong signature":   {guesttest.Imports(guesttest.Import{Module: abi.Module, Name: abi.FuncConfigGet, Params: 3, Result: true}).Module(), "another signature"},
+		"no memory exported":  {noMemory.Module(), `does not export its memory as "memory"`},
+		"a WASI name unknown": {guesttest.Imports(guesttest.Import{Module: abi.WASI, Name: "fd_teleport", Params: 1, Result: true}).Module(), "fd_teleport"},
+		"a compile bomb":      {guesttest.LocalsBomb(), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := p.Compile(t.Context(), digestOf(c.module), c.module)
+			if !errors.Is(err, sandbox.ErrModule) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("err = %v, want ErrModule with %q", err, c.want)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestAKilledWorkerCostsItsCallAndIsReplaced(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	c := callFor(t, p, "a", guesttest.Loops().Module())
+	c.Wall = 20 * time.Second
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Call(context.Background(), c)
+		ended <- err
+	}()
+	for {
+		if _, idle := p.Stats(); idle == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	killWorkers(t)
+	if err := <-ended; !errors.Is(err, sandbox.ErrGuest) {
+		t.Fatalf("the call whose worker was killed: %v", err)
+	}
+	if _, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("x").Module())); err != nil {
+		t.Fatalf("the next call: %v", err)
+	}
+}
+
+// killWorkers kills this process's children, as an operator's mistake or the
+// kernel's memory killer would.
+func killWorkers(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox worker").Output()
+	if err != nil {
+		t.Fatalf("find workers: %v", err)
+	}
+	for pid := range strings.FieldsSeq(string(out)) {
+		n, _ := strconv.Atoi(pid)
+		child, err := os.FindProcess(n)
+		if err == nil {
+			child.Kill()
+		}
+	}
+}
+
+func TestOneTenantLeavesRoomForOthers(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 4, MaxWorkers: 4, PerTenant: 2})
+	hostile := callFor(t, p, "hostile", guesttest.Loops().Module())
+	honest := callFor(t, p, "honest", guesttest.Accepts("alice").Module())
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					p.Call(context.Background(), hostile) // every one fails, by its limit or for want of a share
+				}
+			}
+		})
+	}
+	for range 50 {
+		if _, err := p.Call(t.Context(), honest); err != nil {
+			t.Errorf("an honest call beside hostile ones: %v", err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestManyCallsAtOnceEachGetTheirOwnAnswer(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 2, PerTenant: 200})
+	calls := []sandbox.Call{}
+	for i := range 5 {
+		calls = append(calls, callFor(t, p, strconv.Itoa(i), guesttest.Accepts("user"+strconv.Itoa(i)).Module()))
+	}
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			for try := 0; ; try++ {
+				r, err := p.Call(t.Context(), calls[i%5])
+				if errors.Is(err, sandbox.ErrBusy) && try < 200 {
+					continue
+				}
+				if err != nil || !strings.Contains(string(r.Output), "user"+strconv.Itoa(i%5)) {
+					t.Errorf("call %d: %s, %v", i, r.Output, err)
+				}
+				return
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestAModuleThisNodeHasNotSeenIsCompiledFirst(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, newPool(t, sandbox.Config{Workers: 1}), "a", guesttest.Accepts("alice").Module())
+	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
+		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+}
+
+// What a child can see of its parent: nothing but its socket.
+func TestAWorkerIsConfined(t *testing.T) {
+	t.Setenv("DOORWARD_CANARY", "secret-of-the-parent")
+	p := newPool(t, sandbox.Config{Workers: 1})
+	if _, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("x").Module())); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox worker").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := "/proc/" + strings.Fields(string(out))[0]
+	status, err := os.ReadFile(proc + "/status")
+	if err != nil || !strings.Contains(string(status), "NoNewPrivs:\t1") {
+		t.Errorf("status: %v\n%s", err, status)
+	}
+	env, err := os.ReadFile(proc + "/environ")
+	if err == nil && strings.Contains(string(env), "canary") {
+		t.Errorf("the environment reached it: %s", env)
+	}
+	limits, err := os.ReadFile(proc + "/limits")
+	if err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {
+		t.Errorf("limits: %v\n%s", err, limits)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	p := newPool(b, sandbox.Config{})
+	c := callFor(b, p, "a", guesttest.Accepts("alice").Module())
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Call(b.Context(), c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a child as its parent sees it. One goroutine uses it at a time.
+type process struct {
+	cmd    *exec.Cmd
+	conn   net.Conn
+	said   *head // what it printed before it died
+	gone   chan struct{}
+	loaded []string // keys of the modules that it has, as it keeps them
+	dead   bool
+}
+
+// spawn asks Run's thread for a child.
+type spawn struct {
+	part string
+	done chan started
+}
+
+type started struct {
+	child *process
+	err   error
+}
+
+func (p *Pool) spawn(ctx context.Context, part string) (*process, error) {
+	s := spawn{part, make(chan started, 1)}
+	select {
+	case p.spawns <- s:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+	case <-p.stopped:
+		return nil, fmt.Errorf("%w: shutting down", ErrBusy)
+	}
+	out := <-s.done
+	if out.err != nil {
+		return nil, fmt.Errorf("%w: start sandbox: %w", ErrBusy, out.err)
+	}
+	return out.child, nil
+}
+
+// start starts a child that dies with this process, and reaps it. Only Run's
+// thread calls it.
+func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part string) (*process, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	child := &process{conn: ours, said: &head{}, gone: make(chan struct{})}
+	argv := append(slices.Clone(p.cfg.Command), part, p.cfg.CacheDir)
+	child.cmd = exec.CommandContext(children, argv[0], argv[1:]...)
+	child.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // and nothing of ours
+	child.cmd.ExtraFiles = []*os.File{theirs}
+	child.cmd.Stderr = child.said
+	child.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := child.cmd.Start(); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	reaping.Add(1)
+	go func() {
+		defer reaping.Done()
+		child.cmd.Wait() // how it ended is told by who was using it
+		ours.Close()
+		close(child.gone)
+	}()
+	return child, nil
+}
+
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket: %w", err)
+	}
+	own := os.NewFile(uintptr(fds[0]), "sandbox")
+	defer own.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "parent")
+	if ours, err = net.FileConn(own); err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("make socket: %w", err)
+	}
+	return ours, theirs, nil
+}
+
+// kill ends the child now. It is reaped by who started it.
+func (c *process) kill() {
+	c.dead = true
+	c.cmd.Process.Kill()
+	c.conn.Close()
+}
+
+// compile has a compile child do its work.
+func (c *process) compile(ctx context.Context, module []byte) (Report, error) {
+	until := time.Now().Add(compileTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	c.conn.SetDeadline(until)
+	err := frame{kindCompile, [][]byte{module}}.write(c.conn)
+	var f frame
+	if err == nil {
+		f, err = readFrame(c.conn)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Report{}, fmt.Errorf("%w: it takes too long to compile", ErrModule)
+	case err != nil:
+		c.kill()
+		return Report{}, fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
+			ErrModule, compileCPU, compileMemory>>20, c.lastWords())
+	case f.kind == kindFailed && len(f.args) == 1:
+		return Report{}, fmt.Errorf("%w: %s", ErrModule, f.args[0])
+	case f.kind != kindOK || len(f.args) != 1:
+		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
+	}
+	var report Report
+	if err := json.Unmarshal(f.args[0], &report); err != nil {
+		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
+	}
+	return report, nil
+}
+
+// lastWords is the reason that a dying Go process gives, "" when none.
+func (c *process) lastWords() string {
+	select {
+	case <-c.gone:
+	case <-time.After(time.Second):
+	}
+	for line := range strings.Lines(c.said.String()) {
+		if reason, ok := strings.CutPrefix(line, "fatal error: "); ok {
+			return " (" + strings.TrimSpace(reason) + ")"
+		}
+		if reason, ok := strings.CutPrefix(line, "runtime: out of memory"); ok {
+			return " (out of memory" + strings.TrimSpace(reason) + ")"
+		}
+	}
+	return ""
+}
+
+// load gives the child a module, if it does not have it.
+func (c *process) load(ctx context.Context, call Call) error {
+	key := call.key()
+	if i := slices.Index(c.loaded, key); i >= 0 {
+		c.loaded = append(slices.Delete(c.loaded, i, i+1), key)
+		return nil
+	}
+	module, err := call.Module(ctx)
+	if err != nil {
+		return err
+	}
+	until := time.Now().Add(loadTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	c.conn.SetDeadline(until)
+	err = frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module}}.write(c.conn)
+	var f frame
+	if err == nil {
+		f, err = readFrame(c.conn)
+	}
+	if err != nil {
+		c.kill()
+		return fmt.Errorf("%w: its worker ended while loading it%s", ErrGuest, c.lastWords())
+	}
+	if f.kind != kindOK {
+		return fmt.Errorf("%w: %s", ErrGuest, text(f))
+	}
+	for len(c.loaded) >= maxLoaded {
+		c.loaded = c.loaded[1:]
+	}
+	c.loaded = append(c.loaded, key)
+	return nil
+}
+
+func text(f frame) string {
+	if len(f.args) == 0 {
+		return ""
+	}
+	return string(f.args[0])
+}
+
+// call runs one call in the child. The child is dead afterwards when the guest
+// overran its time or took its process with it.
+func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
+	if err := c.load(ctx, call); err != nil {
+		return Result{}, err
+	}
+	began := time.Now()
+	deadline := began.Add(call.Wall)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := cores.take(ctx, call.Tenant); err != nil {
+		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
+	}
+	held := true
+	defer func() {
+		if held {
+			cores.give(call.Tenant)
+		}
+	}()
+	c.conn.SetDeadline(deadline.Add(killAfter))
+	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
+	if err := ask.write(c.conn); err != nil {
+		return Result{}, c.lost(err, call)
+	}
+	for {
+		f, err := readFrame(c.conn)
+		if err != nil {
+			return Result{}, c.lost(err, call)
+		}
+		switch {
+		case f.kind == kindDone && len(f.args) == 4:
+			return done(f)
+		case f.kind == kindHost && len(f.args) >= 1:
+			// While the host works for it, a guest holds no core.
+			cores.give(call.Tenant)
+			held = false
+			code, result := call.Host(ctx, string(f.args[0]), f.args[1:])
+			if err := cores.take(ctx, call.Tenant); err != nil {
+				c.kill() // it would wait for an answer that comes too late
+				return Result{}, fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
+			}
+			held = true
+			answer := frame{kindReply, [][]byte{number(int64(code))}}
+			if code >= 0 && result != nil {
+				answer.args = append(answer.args, result)
+			}
+			if err := answer.write(c.conn); err != nil {
+				return Result{}, c.lost(err, call)
+			}
+		default:
+			c.kill()
+			return Result{}, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+		}
+	}
+}
+
+// lost ends a child that does not answer any more, and says why it is lost.
+func (c *process) lost(err error, call Call) error {
+	c.kill()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
+	}
+	return fmt.Errorf("%w: its worker ended%s", ErrGuest, c.lastWords())
+}
+
+// done reads what a run left.
+func done(f frame) (Result, error) {
+	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2]))}
+	if err := json.Unmarshal(f.args[3], &r.Logs); err != nil {
+		return r, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+	}
+	if len(f.args[0]) > 0 {
+		return r, fmt.Errorf("%w: %s", ErrGuest, f.args[0])
+	}
+	return r, nil
+}
+
+// head keeps the beginning of what is written to it.
+type head struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.text = append(h.text, p[:min(len(p), 4096-len(h.text))]...)
+	return len(p), nil
+}
+
+func (h *head) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.text)
+}

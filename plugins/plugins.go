@@ -1,9 +1,8 @@
 package plugins
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/doorward/doorward/sdk/abi"
@@ -18,7 +17,7 @@ var (
 	ErrVerifier = errors.New("verifier gave no verdict")
 
 	// ErrBusy: too many logins at once; worth another try. It wraps ErrVerifier.
-	ErrBusy = errors.New("verifiers are busy")
+	ErrBusy = fmt.Errorf("%w: too many logins at once", ErrVerifier)
 
 	// ErrNotFound: the tenant has no such version.
 	ErrNotFound = errors.New("no such verifier version")
@@ -89,6 +88,7 @@ type Answer struct {
 
 // Trace is what one try shows the tenant.
 type Trace struct {
+	Decision   abi.Decision `json:"decision,omitempty"`
 	Verdict    *abi.Verdict `json:"verdict,omitempty"` // nil when there was none
 	Error      string       `json:"error,omitempty"`   // why there was none; no host paths, no Go stacks
 	DurationMS float64      `json:"duration_ms"`
@@ -108,11 +108,4 @@ type HostCall struct {
 type LogLine struct {
 	Level string `json:"level"`
 	Text  string `json:"text"`
-}
-
-// Settings gives a verifier its tenant's configuration and secrets. The second
-// result is false when there is no such key.
-type Settings interface {
-	ConfigValue(ctx context.Context, tenant, key string) (json.RawMessage, bool, error)
-	SecretValue(ctx context.Context, tenant, name string) ([]byte, bool, error)
 }

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -132,6 +131,7 @@ func tidy(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\x00", "")
 	text, _, _ = strings.Cut(text, "Go runtime stack trace")
 	text, stack, _ := strings.Cut(text, "wasm stack trace:")
+	text = strings.ReplaceAll(text, "(recovered by wazero)", "")
 	text = strings.Join(strings.Fields(text), " ")
 	var calls []string
 	for line := range strings.Lines(stack) {
@@ -149,6 +149,3 @@ func tidy(err error) string {
 	}
 	return text
 }
-
-// isTrap reports whether err is a guest's own end rather than trouble of ours.
-func isTrap(err error) bool { return errors.As(err, new(*trap)) }

@@ -1,0 +1,47 @@
+package plugins
+
+import "context"
+
+// Artifacts keeps modules and what is known of each tenant's versions. Dir and
+// etcd.Artifacts implement it.
+//
+// A module is kept once however many versions of however many tenants are made
+// of it, and for as long as one is. Errors other than the named ones wrap
+// ErrUnavailable.
+type Artifacts interface {
+	// Add stores a version with its module, at once or not at all, under the
+	// tenant's next number, which it returns. v.Number is not looked at.
+	Add(ctx context.Context, tenant string, v Version, module []byte) (int, error)
+
+	// Versions lists the tenant's versions by number, states as last written.
+	Versions(ctx context.Context, tenant string) ([]Version, error)
+
+	// Module returns the bytes with that digest, or ErrNotFound.
+	Module(ctx context.Context, digest string) ([]byte, error)
+
+	// Active tells which version is active and which was before it; 0 for none.
+	// Both versions' numbers come from the same moment.
+	Active(ctx context.Context, tenant string) (Pointer, error)
+
+	// SetActive moves the pointer from what the caller saw to to, together with
+	// the states of the versions that this changes. ErrConflict when it is not
+	// there any more or to.Active is gone.
+	SetActive(ctx context.Context, tenant string, from, to Pointer, changed []Version) error
+
+	// Remove deletes a version, and its module when nothing else is made of it.
+	// Idempotent. ErrConflict when it is active.
+	Remove(ctx context.Context, tenant string, number int) error
+
+	// RemoveTenant deletes everything of the tenant. Idempotent, and works when
+	// the store refuses puts.
+	RemoveTenant(ctx context.Context, tenant string) error
+}
+
+// Pointer says which version decides a tenant's logins.
+type Pointer struct {
+	Active   int `json:"active"`
+	Previous int `json:"previous"` // what Rollback goes back to
+
+	// Revision is the store's, for SetActive; it is not stored.
+	Revision int64 `json:"-"`
+}

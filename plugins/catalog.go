@@ -1,0 +1,295 @@
+package plugins
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// CatalogConfig tunes a Catalog. The zero value is ready.
+type CatalogConfig struct {
+	MaxModule int          // bytes of a module; 0: abi.DefaultModule
+	Log       *slog.Logger // nil discards
+}
+
+// Bounds of one tenant's versions.
+const (
+	keepVersions   = 20
+	maxTenantBytes = 64 << 20
+)
+
+// Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
+type Catalog struct {
+	artifacts Artifacts
+	host      *Host
+	cfg       CatalogConfig
+}
+
+// NewCatalog returns a Catalog over artifacts whose modules run in host.
+func NewCatalog(artifacts Artifacts, host *Host, cfg CatalogConfig) *Catalog {
+	if cfg.MaxModule == 0 {
+		cfg.MaxModule = abi.DefaultModule
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Catalog{artifacts: artifacts, host: host, cfg: cfg}
+}
+
+// Upload examines a module in a compile child, runs its vectors, and stages it
+// as the tenant's next version. manifest, when there is one beside the module,
+// must be the same as the module's own, or the module must have none.
+// ErrInvalid says what, where and what to do; then nothing is stored.
+func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []byte) (Version, error) {
+	if len(module) > c.cfg.MaxModule {
+		return Version{}, fmt.Errorf("%w: the module has %d bytes; %d are the limit", ErrInvalid, len(module), c.cfg.MaxModule)
+	}
+	if len(module) == 0 {
+		return Version{}, fmt.Errorf("%w: the module is empty", ErrInvalid)
+	}
+	versions, err := c.artifacts.Versions(ctx, tenant)
+	if err != nil {
+		return Version{}, fmt.Errorf("list versions: %w", err)
+	}
+	if err := room(versions, len(module)); err != nil {
+		return Version{}, err
+	}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(module))
+	report, err := c.host.pool.Compile(ctx, digest, module)
+	if errors.Is(err, sandbox.ErrModule) {
+		return Version{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err != nil {
+		return Version{}, fmt.Errorf("%w: compile module: %w", ErrUnavailable, err)
+	}
+	v, vectors, err := describe(report, manifest)
+	if err != nil {
+		return Version{}, err
+	}
+	v.Digest, v.Size, v.State, v.CreatedAt = digest, len(module), Staged, time.Now().UTC()
+	c.host.vectors(ctx, tenant, &v, module, vectors)
+	if v.Number, err = c.artifacts.Add(ctx, tenant, v, module); err != nil {
+		return Version{}, fmt.Errorf("store version: %w", err)
+	}
+	c.tidy(ctx, tenant, append(versions, v))
+	return v, nil
+}
+
+// room refuses a module that the tenant has no room for. A module that it has
+// already takes none.
+func room(versions []Version, size int) error {
+	seen, total := map[string]bool{}, size
+	for _, v := range versions {
+		if !seen[v.Digest] {
+			seen[v.Digest] = true
+			total += v.Size
+		}
+	}
+	if total > maxTenantBytes {
+		return fmt.Errorf("%w: the tenant's modules would take %d bytes of %d; delete versions that are retired", ErrQuota, total, maxTenantBytes)
+	}
+	return nil
+}
+
+// tidy removes the oldest versions beyond those that are kept, but for the
+// active one and the one before it. It is housekeeping: what fails is tried
+// again at the next upload.
+func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
+	pointer, err := c.artifacts.Active(ctx, tenant)
+	for _, v := range versions[:max(0, len(versions)-keepVersions)] {
+		if err != nil {
+			break
+		}
+		if v.Number != pointer.Active && v.Number != pointer.Previous {
+			err = c.artifacts.Remove(ctx, tenant, v.Number)
+		}
+	}
+	if err != nil {
+		c.cfg.Log.Warn("old verifier versions not removed", "tenant", tenant, "err", err)
+	}
+}
+
+// List returns the tenant's versions by number.
+func (c *Catalog) List(ctx context.Context, tenant string) ([]Version, error) {
+	versions, err := c.artifacts.Versions(ctx, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list versions: %w", err)
+	}
+	return versions, nil
+}
+
+// Get returns one version, or ErrNotFound.
+func (c *Catalog) Get(ctx context.Context, tenant string, number int) (Version, error) {
+	versions, err := c.List(ctx, tenant)
+	if err != nil {
+		return Version{}, err
+	}
+	return find(versions, number)
+}
+
+func find(versions []Version, number int) (Version, error) {
+	for _, v := range versions {
+		if v.Number == number && number > 0 {
+			return v, nil
+		}
+	}
+	return Version{}, ErrNotFound
+}
+
+// Active returns the version that decides logins, or ErrNotFound.
+func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
+	pointer, err := c.artifacts.Active(ctx, tenant)
+	if err != nil {
+		return Version{}, fmt.Errorf("read active version: %w", err)
+	}
+	return c.Get(ctx, tenant, pointer.Active)
+}
+
+// Activate lets a version decide the tenant's logins, on every node from its
+// next login on. ErrConflict when the version has failed vectors, or, unless
+// approve is set, when it is granted what the active one is not.
+func (c *Catalog) Activate(ctx context.Context, tenant string, number int, approve bool) (Version, error) {
+	pointer, err := c.artifacts.Active(ctx, tenant)
+	if err != nil {
+		return Version{}, fmt.Errorf("read active version: %w", err)
+	}
+	versions, err := c.List(ctx, tenant)
+	if err != nil {
+		return Version{}, err
+	}
+	v, err := find(versions, number)
+	if err != nil {
+		return Version{}, err
+	}
+	if pointer.Active == number {
+		return v, nil
+	}
+	if v.Vectors.Failed > 0 {
+		return Version{}, fmt.Errorf("%w: version %d failed %d of its %d vectors: %v", ErrConflict, number, v.Vectors.Failed, v.Vectors.Failed+v.Vectors.Passed, v.Warnings)
+	}
+	if old, err := find(versions, pointer.Active); err == nil && !approve {
+		if added := addedGrants(old.Grants, v.Grants); len(added) > 0 {
+			return Version{}, fmt.Errorf("%w: version %d is granted what version %d is not: %v; approve with \"approve_grants\": true (--approve-grants)", ErrConflict, number, old.Number, added)
+		}
+	}
+	return c.point(ctx, tenant, versions, pointer, Pointer{Active: number, Previous: pointer.Active})
+}
+
+// Rollback makes the version active that was so before. ErrConflict when there
+// is none.
+func (c *Catalog) Rollback(ctx context.Context, tenant string) (Version, error) {
+	pointer, err := c.artifacts.Active(ctx, tenant)
+	if err != nil {
+		return Version{}, fmt.Errorf("read active version: %w", err)
+	}
+	versions, err := c.List(ctx, tenant)
+	if err != nil {
+		return Version{}, err
+	}
+	if _, err := find(versions, pointer.Previous); err != nil {
+		return Version{}, fmt.Errorf("%w: no version was active before this one", ErrConflict)
+	}
+	return c.point(ctx, tenant, versions, pointer, Pointer{Active: pointer.Previous, Previous: pointer.Active})
+}
+
+// point moves the pointer, with the states that go with it, and has a worker
+// load what is active now.
+func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, from, to Pointer) (Version, error) {
+	var active Version
+	var changed []Version
+	for _, v := range versions {
+		switch v.Number {
+		case to.Active:
+			v.State, v.ActivatedAt = Active, time.Now().UTC()
+			active = v
+		case from.Active:
+			v.State = Retired
+		default:
+			continue
+		}
+		changed = append(changed, v)
+	}
+	if err := c.artifacts.SetActive(ctx, tenant, from, to, changed); err != nil {
+		return Version{}, fmt.Errorf("activate version %d: %w", to.Active, err)
+	}
+	if err := c.host.warm(ctx, tenant, active, c.artifacts); err != nil {
+		c.cfg.Log.Debug("active verifier not loaded ahead of its first login", "tenant", tenant, "err", err)
+	}
+	return active, nil
+}
+
+// Delete removes a version that is not active: ErrConflict, ErrNotFound.
+func (c *Catalog) Delete(ctx context.Context, tenant string, number int) error {
+	if _, err := c.Get(ctx, tenant, number); err != nil {
+		return err
+	}
+	if err := c.artifacts.Remove(ctx, tenant, number); err != nil {
+		return fmt.Errorf("remove version %d: %w", number, err)
+	}
+	return nil
+}
+
+// Try runs a version on a made-up request and shows all it did. It signs nobody
+// in. Trouble of the guest is in the Trace, not an error.
+func (c *Catalog) Try(ctx context.Context, tenant string, number int, request abi.Request) (Trace, error) {
+	v, err := c.Get(ctx, tenant, number)
+	if err != nil {
+		return Trace{}, err
+	}
+	return c.host.trace(ctx, tenant, v, request, c.moduleOf(v))
+}
+
+// Verify puts a login to a version of the tenant's, the active one unless the
+// call names another. It implements service.Verifier.
+func (c *Catalog) Verify(ctx context.Context, call Call) (Answer, error) {
+	v, err := c.decider(ctx, call)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%w: %w", ErrVerifier, err)
+	}
+	verdict, err := c.host.verify(ctx, call.Tenant, v, call.Request, c.moduleOf(v))
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Verdict: verdict, Version: v.Number, Digest: v.Digest}, nil
+}
+
+func (c *Catalog) decider(ctx context.Context, call Call) (Version, error) {
+	if call.Version > 0 {
+		return c.Get(ctx, call.Tenant, call.Version)
+	}
+	v, err := c.Active(ctx, call.Tenant)
+	if errors.Is(err, ErrNotFound) {
+		return Version{}, errors.New("the tenant has no active verifier")
+	}
+	return v, err
+}
+
+func (c *Catalog) moduleOf(v Version) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) { return c.artifacts.Module(ctx, v.Digest) }
+}
+
+// Logs returns what the tenant's verifier wrote and how its calls failed, lately
+// and on this node, the oldest first.
+func (c *Catalog) Logs(tenant string) []LogEntry { return c.host.logs.of(tenant) }
+
+// RemoveTenant removes every version of a tenant. Idempotent.
+func (c *Catalog) RemoveTenant(ctx context.Context, tenant string) error {
+	if err := c.artifacts.RemoveTenant(ctx, tenant); err != nil {
+		return fmt.Errorf("remove verifiers of tenant: %w", err)
+	}
+	c.host.forget(tenant)
+	return nil
+}
+
+// addedGrants lists what b is granted and a is not, as manifest lines.
+func addedGrants(a, b abi.Grants) []string {
+	had := grantLines(a)
+	return slices.DeleteFunc(grantLines(b), func(line string) bool { return slices.Contains(had, line) })
+}

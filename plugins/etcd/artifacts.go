@@ -1,0 +1,335 @@
+package etcd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/doorward/doorward/plugins"
+)
+
+const (
+	blobPrefix    = "/dw/p/blob/"
+	refPrefix     = "/dw/p/ref/"
+	versionPrefix = "/dw/p/ver/"
+	seqPrefix     = "/dw/p/seq/"
+	activePrefix  = "/dw/p/active/"
+
+	pieceSize = 1 << 20          // etcd takes requests of 1.5 MiB
+	markTime  = 10 * time.Minute // an upload that takes longer is given up
+	callTime  = 5 * time.Second
+	maxModule = 17 << 20 // what a module may unpack to: more is not one of ours
+)
+
+// Artifacts is a plugins.Artifacts in etcd.
+type Artifacts struct{ client *clientv3.Client }
+
+// New returns Artifacts on client. The client stays the caller's.
+func New(client *clientv3.Client) *Artifacts { return &Artifacts{client} }
+
+// meta tells that all pieces of a module are there.
+type meta struct {
+	Pieces int `json:"pieces"`
+	Size   int `json:"size"`
+}
+
+func metaKey(digest string) string         { return blobPrefix + digest + "/meta" }
+func pieceKey(digest string, n int) string { return fmt.Sprintf("%s%s/%04d", blobPrefix, digest, n) }
+func refKey(digest, tenant string, n int) string {
+	return fmt.Sprintf("%s%s/%s/%08d", refPrefix, digest, tenant, n)
+}
+func versionKey(tenant string, n int) string {
+	return fmt.Sprintf("%s%s/%08d", versionPrefix, tenant, n)
+}
+
+// Add implements plugins.Artifacts.
+func (a *Artifacts) Add(ctx context.Context, tenant string, v plugins.Version, module []byte) (int, error) {
+	mark, err := a.mark(ctx, v.Digest)
+	if err != nil {
+		return 0, err
+	}
+	m, err := a.write(ctx, v.Digest, module)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		last, revision, err := a.last(ctx, tenant)
+		if err != nil {
+			return 0, err
+		}
+		v.Number = last + 1
+		done, err := a.commit(ctx,
+			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(seqPrefix+tenant), "=", revision)},
+			clientv3.OpPut(seqPrefix+tenant, strconv.Itoa(v.Number)),
+			clientv3.OpPut(metaKey(v.Digest), encode(m)),
+			clientv3.OpPut(refKey(v.Digest, tenant, v.Number), ""),
+			clientv3.OpPut(versionKey(tenant, v.Number), encode(v)),
+			clientv3.OpDelete(mark),
+		)
+		if err != nil {
+			return 0, fmt.Errorf("store version: %w", err)
+		}
+		if done.Succeeded {
+			return v.Number, nil
+		}
+	}
+}
+
+// mark refers to a module before it is there, for a while.
+func (a *Artifacts) mark(ctx context.Context, digest string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	lease, err := a.client.Grant(ctx, int64(markTime/time.Second))
+	if err != nil {
+		return "", unavailable(err)
+	}
+	key := refPrefix + digest + "/adding/" + rand.Text()
+	if _, err := a.client.Put(ctx, key, "", clientv3.WithLease(lease.ID)); err != nil {
+		return "", unavailable(err)
+	}
+	return key, nil
+}
+
+// write puts the pieces of a module, unless they are there.
+func (a *Artifacts) write(ctx context.Context, digest string, module []byte) (meta, error) {
+	m, err := a.meta(ctx, digest)
+	if err == nil || !errors.Is(err, plugins.ErrNotFound) {
+		return m, err
+	}
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return m, fmt.Errorf("compress module: %w", err)
+	}
+	packed := encoder.EncodeAll(module, nil)
+	m = meta{Size: len(module)}
+	for ; len(packed) > 0; m.Pieces++ {
+		piece := packed[:min(pieceSize, len(packed))]
+		packed = packed[len(piece):]
+		if _, err := a.commit(ctx, nil, clientv3.OpPut(pieceKey(digest, m.Pieces), string(piece))); err != nil {
+			return m, fmt.Errorf("store module: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (a *Artifacts) meta(ctx context.Context, digest string) (m meta, err error) {
+	got, err := a.get(ctx, metaKey(digest))
+	if err != nil {
+		return m, err
+	}
+	if len(got.Kvs) == 0 {
+		return m, plugins.ErrNotFound
+	}
+	return m, json.Unmarshal(got.Kvs[0].Value, &m)
+}
+
+// last is the version number given out last, and the revision it is at.
+func (a *Artifacts) last(ctx context.Context, tenant string) (n int, revision int64, err error) {
+	got, err := a.get(ctx, seqPrefix+tenant)
+	if err != nil || len(got.Kvs) == 0 {
+		return 0, 0, err
+	}
+	n, err = strconv.Atoi(string(got.Kvs[0].Value))
+	return n, got.Kvs[0].ModRevision, err
+}
+
+// Versions implements plugins.Artifacts.
+func (a *Artifacts) Versions(ctx context.Context, tenant string) ([]plugins.Version, error) {
+	got, err := a.get(ctx, versionPrefix+tenant+"/", clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	var list []plugins.Version
+	for _, kv := range got.Kvs {
+		var v plugins.Version
+		if err := json.Unmarshal(kv.Value, &v); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+// Module implements plugins.Artifacts. What comes back has the digest that was
+// asked for, or it does not come back.
+func (a *Artifacts) Module(ctx context.Context, digest string) ([]byte, error) {
+	m, err := a.meta(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	var packed []byte
+	for n := range m.Pieces {
+		got, err := a.get(ctx, pieceKey(digest, n))
+		if err != nil {
+			return nil, err
+		}
+		if len(got.Kvs) == 0 {
+			return nil, fmt.Errorf("%w: piece %d of module %s is missing", plugins.ErrUnavailable, n, digest)
+		}
+		packed = append(packed, got.Kvs[0].Value...)
+	}
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
+	if err != nil {
+		return nil, fmt.Errorf("unpack module: %w", err)
+	}
+	defer decoder.Close()
+	module, err := decoder.DecodeAll(packed, nil)
+	if err != nil || fmt.Sprintf("sha256:%x", sha256.Sum256(module)) != digest {
+		return nil, fmt.Errorf("%w: module %s is damaged in the store", plugins.ErrUnavailable, digest)
+	}
+	return module, nil
+}
+
+// Active implements plugins.Artifacts.
+func (a *Artifacts) Active(ctx context.Context, tenant string) (p plugins.Pointer, err error) {
+	got, err := a.get(ctx, activePrefix+tenant)
+	if err != nil || len(got.Kvs) == 0 {
+		return p, err
+	}
+	err = json.Unmarshal(got.Kvs[0].Value, &p)
+	p.Revision = got.Kvs[0].ModRevision
+	return p, err
+}
+
+// SetActive implements plugins.Artifacts.
+func (a *Artifacts) SetActive(ctx context.Context, tenant string, from, to plugins.Pointer, changed []plugins.Version) error {
+	when := []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(activePrefix+tenant), "=", from.Revision),
+		clientv3.Compare(clientv3.CreateRevision(versionKey(tenant, to.Active)), ">", 0),
+	}
+	then := []clientv3.Op{clientv3.OpPut(activePrefix+tenant, encode(to))}
+	for _, v := range changed {
+		then = append(then, clientv3.OpPut(versionKey(tenant, v.Number), encode(v)))
+	}
+	done, err := a.commit(ctx, when, then...)
+	if err != nil {
+		return err
+	}
+	if !done.Succeeded {
+		return fmt.Errorf("%w: another activation came first", plugins.ErrConflict)
+	}
+	return nil
+}
+
+// Remove implements plugins.Artifacts.
+func (a *Artifacts) Remove(ctx context.Context, tenant string, number int) error {
+	versions, err := a.Versions(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if v.Number != number {
+			continue
+		}
+		pointer, err := a.Active(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		if pointer.Active == number {
+			return fmt.Errorf("%w: version %d is active", plugins.ErrConflict, number)
+		}
+		done, err := a.commit(ctx,
+			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(activePrefix+tenant), "=", pointer.Revision)},
+			clientv3.OpDelete(versionKey(tenant, number)),
+			clientv3.OpDelete(refKey(v.Digest, tenant, number)),
+		)
+		if err != nil {
+			return err
+		}
+		if !done.Succeeded {
+			return fmt.Errorf("%w: an activation came in between", plugins.ErrConflict)
+		}
+		return a.collect(ctx, v.Digest)
+	}
+	return nil
+}
+
+// RemoveTenant implements plugins.Artifacts.
+func (a *Artifacts) RemoveTenant(ctx context.Context, tenant string) error {
+	versions, err := a.Versions(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if _, err := a.commit(ctx, nil, clientv3.OpDelete(refKey(v.Digest, tenant, v.Number))); err != nil {
+			return err
+		}
+		if err := a.collect(ctx, v.Digest); err != nil {
+			return err
+		}
+	}
+	_, err = a.commit(ctx, nil,
+		clientv3.OpDelete(activePrefix+tenant),
+		clientv3.OpDelete(seqPrefix+tenant),
+		clientv3.OpDelete(versionPrefix+tenant+"/", clientv3.WithPrefix()),
+	)
+	return err
+}
+
+// collect deletes a module that nothing refers to.
+func (a *Artifacts) collect(ctx context.Context, digest string) error {
+	// A comparison over a range holds for every key in it, and over none it holds
+	// for "was never created".
+	none := clientv3.Compare(clientv3.CreateRevision(refPrefix+digest+"/").WithPrefix(), "=", 0)
+	_, err := a.commit(ctx, []clientv3.Cmp{none}, clientv3.OpDelete(blobPrefix+digest+"/", clientv3.WithPrefix()))
+	return err
+}
+
+// Sweep deletes what uploads that did not come to their end have left.
+func (a *Artifacts) Sweep(ctx context.Context) error {
+	got, err := a.get(ctx, blobPrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, kv := range got.Kvs {
+		digest, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), blobPrefix), "/")
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		if err := a.collect(ctx, digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Artifacts) get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	got, err := a.client.Get(ctx, key, options...)
+	return got, unavailable(err)
+}
+
+func (a *Artifacts) commit(ctx context.Context, when []clientv3.Cmp, then ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	done, err := a.client.Txn(ctx).If(when...).Then(then...).Commit()
+	return done, unavailable(err)
+}
+
+func encode(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("plugins/etcd: encode: " + err.Error()) // plain fields only
+	}
+	return string(text)
+}
+
+// unavailable marks whatever etcd could not do.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", plugins.ErrUnavailable, err)
+}

@@ -1,0 +1,59 @@
+// Command build builds one of the ready-made verifiers with the local Go and
+// puts its manifest into it:
+//
+//	go run github.com/doorward/doorward/sdk/verifiers/build NAME FILE.wasm
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: build NAME FILE.wasm")
+		os.Exit(2)
+	}
+	if err := build(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func build(name, file string) error {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	source := "github.com/doorward/doorward/sdk/verifiers/" + name
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", source).Output()
+	if err != nil {
+		return fmt.Errorf("there is no verifier %q: %w", name, err)
+	}
+	manifest, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "doorward.manifest.json"))
+	if err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	var short bytes.Buffer
+	if err := json.Compact(&short, manifest); err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", file, source)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build %s: %w", name, err)
+	}
+	module, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, abi.AppendManifest(module, short.Bytes()), 0o644)
+}

@@ -51,7 +51,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(devCommand(), serveCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), tenantCommand(), verifierCommand(), sessionCommand(), versionCommand())
 	return root
 }
 
@@ -65,7 +65,9 @@ func usage(err error) error { return usageError{err} }
 // errUnsafe: the configuration may not be served; the text names every item.
 var errUnsafe = errors.New("unsafe configuration")
 
+// exitCode is the published exit code of an error.
 func exitCode(err error) int {
+	var answer *answerError
 	switch {
 	case err == nil:
 		return 0
@@ -73,6 +75,10 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, errUnsafe):
 		return 78
+	case errors.Is(err, errReach):
+		return 6
+	case errors.As(err, &answer):
+		return answer.exitOf()
 	}
 	return 1
 }

@@ -43,15 +43,16 @@ type node struct {
 	config config
 	log    *slog.Logger
 
-	member   *cluster.Member
-	source   *tenantsetcd.Source
-	registry *tenants.Registry
-	sessions *sessions.Manager
-	store    sessions.Store
-	pool     *sandbox.Pool
-	catalog  *plugins.Catalog
-	service  *service.Service
-	web      *web.Server
+	member    *cluster.Member
+	source    *tenantsetcd.Source
+	registry  *tenants.Registry
+	sessions  *sessions.Manager
+	store     sessions.Store
+	pool      *sandbox.Pool
+	artifacts *pluginsetcd.Artifacts
+	catalog   *plugins.Catalog
+	service   *service.Service
+	web       *web.Server
 }
 
 // run serves until ctx ends, then drains. It starts bottom-up and closes
@@ -134,7 +135,7 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 		n.store, challenges = memory, memory
 		log.Warn("sessions.mode is memory: every session ends when this process does")
 	} else {
-		store := sessionsetcd.New(member.Client(), n.source.Keys, sessionsetcd.Config{})
+		store := sessionsetcd.New(member.Client(), n.source.Keys)
 		n.store, challenges = store, store
 	}
 	n.sessions = sessions.New(n.store, challenges, sessions.Config{Log: log})
@@ -143,13 +144,13 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 	if err != nil {
 		return nil, err
 	}
-	settings := tenantSettings{n.source}
-	n.catalog = plugins.NewCatalog(pluginsetcd.New(member.Client()), n.pool, plugins.CatalogConfig{Settings: settings, Log: log})
-	host := plugins.NewHost(n.catalog, n.pool, settings, plugins.HostConfig{Log: log})
+	n.artifacts = pluginsetcd.New(member.Client())
+	host := plugins.NewHost(n.pool, plugins.Settings{Config: n.configValue, Secret: n.secretValue}, log)
+	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
 
 	n.service = &service.Service{
 		Tenants: n.registry, Source: n.source, Sessions: n.sessions,
-		Verifier: host, Catalog: n.catalog, Logs: host.Logs, Log: log,
+		Verifier: n.catalog, Catalog: n.catalog, Log: log,
 	}
 	n.web = web.New(n.service, ring.Box("flow"), web.Config{
 		PublicURL: publicURL, AnyLoopback: c.dev, TrustedProxies: proxies,
@@ -228,6 +229,9 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 	if err := n.service.ResumeDeletes(ctx); err != nil {
 		return err
 	}
+	if err := n.artifacts.Sweep(ctx); err != nil {
+		return fmt.Errorf("sweep unfinished uploads: %w", err)
+	}
 	if n.config.dev {
 		return n.welcome(ctx, out)
 	}
@@ -301,14 +305,10 @@ func firstLine(text []byte) string {
 	return string(bytes.TrimSpace(line))
 }
 
-// tenantSettings gives verifiers their tenant's configuration and secrets,
-// read from the source at each login that asks, so that a change counts at
-// once.
-type tenantSettings struct{ source *tenantsetcd.Source }
-
-// ConfigValue implements plugins.Settings.
-func (s tenantSettings) ConfigValue(ctx context.Context, tenant, key string) (json.RawMessage, bool, error) {
-	object, err := s.source.Config(ctx, tenant)
+// configValue gives a verifier a key of its tenant's configuration, read at each
+// login that asks, so that a change counts at once.
+func (n *node) configValue(ctx context.Context, tenant, key string) (json.RawMessage, bool, error) {
+	object, err := n.source.Config(ctx, tenant)
 	if err != nil {
 		return nil, false, err
 	}
@@ -320,9 +320,9 @@ func (s tenantSettings) ConfigValue(ctx context.Context, tenant, key string) (js
 	return value, ok, nil
 }
 
-// SecretValue implements plugins.Settings.
-func (s tenantSettings) SecretValue(ctx context.Context, tenant, name string) ([]byte, bool, error) {
-	value, err := s.source.Secret(ctx, tenant, name)
+// secretValue gives a verifier one of its tenant's secrets.
+func (n *node) secretValue(ctx context.Context, tenant, name string) ([]byte, bool, error) {
+	value, err := n.source.Secret(ctx, tenant, name)
 	if errors.Is(err, tenants.ErrNotFound) {
 		return nil, false, nil
 	}

@@ -111,10 +111,6 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() {
 		s.cmd.Process.Kill()
 		<-s.done
-		if ts.Failed() {
-			text, _ := os.ReadFile(s.errs.Name()) // the log of a failed test is a courtesy
-			ts.Logf("log of %s:\n%s", args[0], tail(text, 8000))
-		}
 	})
 	ready := make(chan string, 1)
 	go func() {

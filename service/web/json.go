@@ -74,12 +74,9 @@ func wantType(c echo.Context, want string) error {
 
 // parseJSON does the decoding. Its errors say where and what, never the value.
 func parseJSON(body []byte, v any) error {
-	var members map[string]jsontext.Value
-	if err := json.Unmarshal(body, &members); err != nil {
-		return whereJSON(err)
-	}
-	if members == nil {
-		return unreadable("The body is not a JSON object.")
+	members, err := readObject(body)
+	if err != nil {
+		return err
 	}
 	for name, value := range members {
 		if value.Kind() == 'n' {
@@ -90,6 +87,19 @@ func parseJSON(body []byte, v any) error {
 		return whereJSON(err)
 	}
 	return nil
+}
+
+// readObject reads one JSON object: no name twice at any depth, UTF-8, nothing
+// after it.
+func readObject(body []byte) (map[string]jsontext.Value, error) {
+	var members map[string]jsontext.Value
+	if err := json.Unmarshal(body, &members); err != nil {
+		return nil, whereJSON(err)
+	}
+	if members == nil {
+		return nil, unreadable("The body is not a JSON object.")
+	}
+	return members, nil
 }
 
 // whereJSON says where a body cannot be read.

@@ -2,7 +2,6 @@ package web
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -328,8 +327,7 @@ func (s *Server) putConfig(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var members map[string]json.RawMessage
-	if err := parseJSON(object, &members); err != nil {
+	if _, err := readObject(object); err != nil {
 		return err
 	}
 	if err := tenants.CheckConfig(object); err != nil {

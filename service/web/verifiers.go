@@ -198,7 +198,7 @@ func (s *Server) verifierLogs(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, map[string]any{"logs": s.svc.Logs(t.UUID)})
+	return c.JSON(http.StatusOK, map[string]any{"logs": s.svc.Catalog.Logs(t.UUID)})
 }
 
 // withVersion answers with what do says of the tenant's version in the path.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -35,9 +36,16 @@ func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
 	return &logCore{log: c.log.With(attrs(fields)...), silent: c.silent}
 }
 
+// beside are warnings about what is so on purpose: nobody reaches the sockets
+// but this process.
+var beside = []string{
+	"Running http and grpc server on single port. This is not recommended for production.",
+	"simple token is not cryptographically signed",
+}
+
 // Check implements zapcore.Core.
 func (c *logCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && !slices.Contains(beside, e.Message) {
 		return ce.AddCore(e, c)
 	}
 	return ce

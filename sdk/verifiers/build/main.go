@@ -28,10 +28,6 @@ func main() {
 }
 
 func build(name, file string) error {
-	file, err := filepath.Abs(file)
-	if err != nil {
-		return err
-	}
 	source := "github.com/doorward/doorward/sdk/verifiers/" + name
 	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", source).Output()
 	if err != nil {
@@ -45,13 +41,21 @@ func build(name, file string) error {
 	if err := json.Compact(&short, manifest); err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", file, source)
+	// go build leaves a file alone that it made before, also one that has got a
+	// manifest since: so it makes a new one.
+	fresh, err := os.MkdirTemp("", "doorward-verifier-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	built := filepath.Join(fresh, name+".wasm")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", built, source)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build %s: %w", name, err)
 	}
-	module, err := os.ReadFile(file)
+	module, err := os.ReadFile(built)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+var versionColumns = []string{"version", "state", "name", "size", "digest", "created_at"}
+
+func verifierCommand() *cobra.Command {
+	cmd := group("verifier", "Upload verifiers and choose which one decides")
+	output := outputFlag(cmd)
+	tenant := cmd.PersistentFlags().StringP("tenant", "t", "", "tenant id (required)")
+	path := func(suffix string) (string, error) {
+		if *tenant == "" {
+			return "", usage(errors.New("say which tenant: --tenant ID"))
+		}
+		return tenantPath(*tenant) + "/verifiers" + suffix, nil
+	}
+	cmd.AddCommand(verifierPush(output, path), verifierActivate(output, path), verifierTry(output, path))
+	cmd.AddCommand(&cobra.Command{
+		Use: "list", Short: "List versions", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := path("")
+			if err != nil {
+				return err
+			}
+			a, err := newAdmin()
+			if err != nil {
+				return err
+			}
+			list, err := a.all(cmd.Context(), p, "verifiers", url.Values{})
+			if err != nil {
+				return err
+			}
+			return show(cmd, *output, list, versionColumns...)
+		},
+	}, &cobra.Command{
+		Use: "rollback", Short: "Go back to the version that was active before", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := path("/rollback")
+			if err != nil {
+				return err
+			}
+			return call(cmd, *output, http.MethodPost, p, nil, versionColumns)
+		},
+	}, &cobra.Command{
+		Use: "delete VERSION", Short: "Delete a version that is not active", Args: exactly("VERSION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := path("/" + url.PathEscape(args[0]))
+			if err != nil {
+				return err
+			}
+			a, err := newAdmin()
+			if err != nil {
+				return err
+			}
+			return a.do(cmd.Context(), http.MethodDelete, p, nil, nil)
+		},
+	}, &cobra.Command{
+		Use: "logs", Short: "What the verifier wrote, and why it failed, lately on this node", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := path("/logs")
+			if err != nil {
+				return err
+			}
+			a, err := newAdmin()
+			if err != nil {
+				return err
+			}
+			var out struct {
+				Logs []map[string]any `json:"logs"`
+			}
+			if err := a.do(cmd.Context(), http.MethodGet, p, nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, *output, out.Logs, "time", "version", "level", "text")
+		},
+	})
+	return cmd
+}
+
+func verifierPush(output *string, path func(string) (string, error)) *cobra.Command {
+	var activate, approve bool
+	var manifest string
+	cmd := &cobra.Command{
+		Use: "push FILE.wasm", Short: "Upload a module; it is compiled and staged", Args: exactly("FILE.wasm"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := path("")
+			if err != nil {
+				return err
+			}
+			module, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			contentType, body, err := moduleBody(module, manifest)
+			if err != nil {
+				return err
+			}
+			a, err := newAdmin()
+			if err != nil {
+				return err
+			}
+			slow := time.AfterFunc(time.Second, func() { fmt.Fprintln(cmd.ErrOrStderr(), "compiling …") })
+			defer slow.Stop()
+			var v map[string]any
+			if err := a.send(cmd.Context(), http.MethodPost, p, contentType, body, &v); err != nil {
+				return err
+			}
+			for _, warning := range v["warnings"].([]any) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
+			if activate {
+				number := fmt.Sprint(v["version"])
+				if err := a.do(cmd.Context(), http.MethodPost, p+"/"+number+"/activate", map[string]any{"approve_grants": approve}, &v); err != nil {
+					return fmt.Errorf("version %s is staged, but not active: %w", number, err)
+				}
+			}
+			return show(cmd, *output, v, versionColumns...)
+		},
+	}
+	cmd.Flags().BoolVar(&activate, "activate", false, "let it decide logins at once")
+	cmd.Flags().BoolVar(&approve, "approve-grants", false, "with --activate: accept grants that the active version does not have")
+	cmd.Flags().StringVar(&manifest, "manifest", "", "manifest file, for a module that has none inside")
+	return cmd
+}
+
+// moduleBody is an upload: the module as it is, or with its manifest as parts.
+func moduleBody(module []byte, manifest string) (contentType string, body []byte, err error) {
+	if manifest == "" {
+		return "application/wasm", module, nil
+	}
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		return "", nil, err
+	}
+	var out bytes.Buffer
+	parts := multipart.NewWriter(&out)
+	for _, p := range []struct {
+		name    string
+		content []byte
+	}{{"module", module}, {"manifest", text}} {
+		w, err := parts.CreateFormField(p.name)
+		if err != nil {
+			return "", nil, err
+		}
+		w.Write(p.content) // a buffer takes every write
+	}
+	if err := parts.Close(); err != nil {
+		return "", nil, err
+	}
+	return parts.FormDataContentType(), out.Bytes(), nil
+}
+
+func verifierActivate(output *string, path func(string) (string, error)) *cobra.Command {
+	var approve bool
+	cmd := &cobra.Command{
+		Use: "activate VERSION", Short: "Let a version decide logins", Args: exactly("VERSION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := path("/" + url.PathEscape(args[0]) + "/activate")
+			if err != nil {
+				return err
+			}
+			return call(cmd, *output, http.MethodPost, p, map[string]any{"approve_grants": approve}, versionColumns)
+		},
+	}
+	cmd.Flags().BoolVar(&approve, "approve-grants", false, "accept grants that the active version does not have")
+	return cmd
+}
+
+func verifierTry(output *string, path func(string) (string, error)) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "try VERSION [FIELD=VALUE …]", Short: "Run a version on a made-up login that signs nobody in",
+		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 {
+				return usage(errors.New("verifier try takes VERSION [FIELD=VALUE …]"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := path("/" + url.PathEscape(args[0]) + "/try")
+			if err != nil {
+				return err
+			}
+			credential := map[string]any{}
+			if file != "" {
+				text, err := readInput(cmd, file)
+				if err != nil {
+					return err
+				}
+				if err := json.Unmarshal(text, &credential); err != nil {
+					return usage(fmt.Errorf("%s is not a JSON object: %w", file, err))
+				}
+			}
+			for _, pair := range args[1:] {
+				name, value, ok := strings.Cut(pair, "=")
+				if !ok {
+					return usage(fmt.Errorf("%q is not FIELD=VALUE", pair))
+				}
+				credential[name] = value
+			}
+			return call(cmd, *output, http.MethodPost, p, map[string]any{"credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "memory_kib", "host_calls", "logs"})
+		},
+	}
+	cmd.Flags().StringVar(&file, "credential-file", "", "the credential as a JSON object")
+	return cmd
+}

@@ -39,10 +39,11 @@ var plan = map[string][]string{
 	"sdk/guest/go":           {"sdk/abi"},
 	"sdk/guest/go/hello":     {"sdk/guest/go"},
 	"sdk/verifiers/build":    {"sdk/abi"},
-	"sdk/verifiers/htpasswd": {"sdk/guest/go"},
-	"sdk/verifiers/users":    {"sdk/guest/go"},
+	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},
 
-	// Exams: a port's test, imported by tests alone.
+	// Exams, and the guests that tests run: imported by tests alone.
+	"plugins/guesttest":    {"sdk/abi"},
 	"plugins/artifacttest": {"plugins", "sdk/abi"},
 	"sessions/storetest":   {"sessions"},
 	"tenants/sourcetest":   {"tenants"},
@@ -51,12 +52,15 @@ var plan = map[string][]string{
 // testsMay adds what a room's tests import besides: the exams, and the real
 // member that an etcd store is examined on.
 var testsMay = map[string][]string{
-	"plugins":       {"plugins/artifacttest"},
-	"plugins/etcd":  {"plugins/artifacttest", "sessions/cluster"},
-	"tenants":       {"tenants/sourcetest"},
-	"tenants/etcd":  {"tenants/sourcetest", "sessions/cluster"},
-	"sessions":      {"sessions/storetest"},
-	"sessions/etcd": {"sessions/storetest", "sessions/cluster"},
+	"cmd/doorward":    {"plugins/guesttest"},
+	"service/web":     {"plugins/guesttest"},
+	"plugins":         {"plugins/artifacttest", "plugins/guesttest"},
+	"plugins/sandbox": {"plugins/guesttest"},
+	"plugins/etcd":    {"plugins/artifacttest", "sessions/cluster"},
+	"tenants":         {"tenants/sourcetest"},
+	"tenants/etcd":    {"tenants/sourcetest", "sessions/cluster"},
+	"sessions":        {"sessions/storetest"},
+	"sessions/etcd":   {"sessions/storetest", "sessions/cluster"},
 }
 
 // onlyIn holds what only one room may link: where a technology lives.

@@ -287,7 +287,7 @@ func lookUp(text []byte, path string) (string, error) {
 			v = next
 		case []any:
 			i, err := strconv.Atoi(name)
-			if name == "#" {
+			if name == "len" {
 				v = len(at)
 				continue
 			}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"html"
 	"io"
-
 	"net/http"
 	"os"
 	"os/exec"
@@ -41,6 +40,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(10 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("REPO", repo)
 			e.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
@@ -53,8 +53,8 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start":  cmdStart,
-			"stop":   cmdStop,
-			"kill":   cmdKill,
+			"drain":  cmdDrain,
+			"crash":  cmdCrash,
 			"http":   cmdHTTP,
 			"field":  cmdField,
 			"header": cmdHeader,
@@ -166,8 +166,8 @@ func scriptEnv(ts *testscript.TestScript) []string {
 
 func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
 
-// stop NAME sends SIGTERM and wants exit code 0 within 10 seconds.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// drain NAME sends SIGTERM and wants exit code 0 within 10 seconds.
+func cmdDrain(ts *testscript.TestScript, neg bool, args []string) {
 	s := take(ts, neg, args)
 	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
 	select {
@@ -180,8 +180,8 @@ func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// kill NAME sends SIGKILL.
-func cmdKill(ts *testscript.TestScript, neg bool, args []string) {
+// crash NAME sends SIGKILL.
+func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
 	s := take(ts, neg, args)
 	ts.Check(s.cmd.Process.Kill())
 	<-s.done
@@ -189,7 +189,7 @@ func cmdKill(ts *testscript.TestScript, neg bool, args []string) {
 
 func take(ts *testscript.TestScript, neg bool, args []string) *server {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop|kill NAME")
+		ts.Fatalf("usage: drain|crash NAME")
 	}
 	all := ts.Value(serversKey{}).(*servers)
 	all.mu.Lock()

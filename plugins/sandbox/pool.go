@@ -259,6 +259,7 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 	for {
 		p.mu.Lock()
 		freed := p.freed
+		p.bury()
 		if p.calls[c.Tenant] < p.cfg.PerTenant {
 			if i := p.pick(c); i >= 0 {
 				child := p.idle[i]
@@ -296,6 +297,21 @@ func (p *Pool) pick(c Call) int {
 		}
 	}
 	return min(0, len(p.idle)-1)
+}
+
+// bury forgets idle workers that died, so that nobody's call pays for it. The
+// caller holds mu.
+func (p *Pool) bury() {
+	p.idle = slices.DeleteFunc(p.idle, func(child *process) bool {
+		select {
+		case <-child.gone:
+			child.conn.Close()
+			p.workers--
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // another starts one worker more for a call that has its share already.

@@ -304,3 +304,15 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+// A compile child that had answered and ended before its answer was read was
+// once taken for one that died.
+func TestAnAnswerOutlivesTheChildThatGaveIt(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	module := guesttest.Accepts("x").Module()
+	for range 100 {
+		if _, err := p.Compile(t.Context(), digestOf(module), module); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -76,8 +76,7 @@ func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part str
 	reaping.Add(1)
 	go func() {
 		defer reaping.Done()
-		child.cmd.Wait() // how it ended is told by who was using it
-		ours.Close()
+		child.cmd.Wait() // how it ended is told by who was using it, who may still read its last frame
 		close(child.gone)
 	}()
 	return child, nil

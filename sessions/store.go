@@ -28,9 +28,10 @@ type Store interface {
 	// FindID returns the record with that handle, or ErrNotFound.
 	FindID(ctx context.Context, tenant string, id ID) (Session, error)
 
-	// Touch replaces LastSeenAt and IdleExpiresAt of the record under d by those
-	// of s, if the record is still at s.Revision. Otherwise it writes nothing
-	// (so it never brings back what a revoke deleted) and returns ErrNotFound.
+	// Touch writes s, which is the record under d as it was read but for a later
+	// LastSeenAt and IdleExpiresAt, if the record is still at s.Revision.
+	// Otherwise it writes nothing (so it never brings back what a revoke deleted)
+	// and returns ErrNotFound.
 	Touch(ctx context.Context, d Digest, s Session) (int64, error)
 
 	// Delete removes the record under d. It is idempotent: found tells whether

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/doorward/doorward/sessions"
+	"github.com/doorward/doorward/sessions/cluster"
+	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
+	"github.com/doorward/doorward/sessions/storetest"
+	"github.com/doorward/doorward/tenants"
+	tenantsetcd "github.com/doorward/doorward/tenants/etcd"
+	"github.com/doorward/doorward/tenants/seal"
+)
+
+// startMember runs a real etcd member for one test.
+func startMember(t testing.TB) *clientv3.Client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	defer cancel()
+	member, err := cluster.Start(ctx, cluster.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := member.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return member.Client()
+}
+
+// newSource is a tenants source on client with a key ring of its own.
+func newSource(t testing.TB, client *clientv3.Client) *tenantsetcd.Source {
+	t.Helper()
+	ring, err := seal.LoadOrCreateRing(filepath.Join(t.TempDir(), "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenantsetcd.New(client, ring, tenantsetcd.Config{})
+}
+
+// newTenant makes a tenant with that id and returns its uuid.
+func newTenant(t testing.TB, source tenants.Source, id string) string {
+	t.Helper()
+	registry := tenants.NewRegistry(source, tenants.RegistryConfig{})
+	made, err := registry.New(tenants.Tenant{ID: id})
+	if err == nil {
+		made, err = source.Create(t.Context(), made)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.UUID
+}
+
+func TestSessionsInEtcdSitTheExam(t *testing.T) {
+	client := startMember(t)
+	storetest.Run(t, func(t *testing.T) (storetest.Store, string, string) {
+		source := newSource(t, client)
+		store := sessionsetcd.New(client, source.Keys)
+		a, b := newTenant(t, source, "a"), newTenant(t, source, "b")
+		t.Cleanup(func() { // the next part makes the same ids
+			for _, uuid := range []string{a, b} {
+				if err := source.Remove(context.Background(), uuid); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		return store, a, b
+	})
+}
+
+// A dump of etcd shows neither tokens nor subjects nor claims nor secrets, and
+// a record that is moved to another key does not open there.
+func TestADumpOfEtcdOpensNothing(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	store := sessionsetcd.New(client, source.Keys)
+	manager := sessions.New(store, store, sessions.Config{})
+	a, b := newTenant(t, source, "a"), newTenant(t, source, "b")
+	if err := source.PutSecret(t.Context(), a, "pepper", tenants.Secret("hot-secret")); err != nil {
+		t.Fatal(err)
+	}
+	if err := source.PutConfig(t.Context(), a, []byte(`{"k":"configured-value"}`)); err != nil {
+		t.Fatal(err)
+	}
+	opening := sessions.Opening{
+		Tenant: a, Subject: "alice@example.test", Claims: []byte(`{"role":"claimed-role"}`),
+		Verifier: sessions.Verifier{Version: 1, Digest: "sha256:abc"},
+		Policy:   sessions.Policy{Idle: time.Hour, Absolute: time.Hour, Remember: time.Hour, MaxPerSubject: 10},
+	}
+	token, _, err := manager.Open(t.Context(), opening)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.Ask(t.Context(), sessions.Challenge{
+		Tenant: a, Type: "otp", Private: []byte(`{"user":"private-state"}`), Attempts: 1, ExpiresAt: time.Now().Add(time.Minute),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dump, err := client.Get(t.Context(), "", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := []string{token.Reveal(), token.Reveal()[4:20], "alice", "claimed-role", "hot-secret", "configured-value", "private-state"}
+	for _, kv := range dump.Kvs {
+		for _, secret := range secrets {
+			if bytes.Contains(kv.Key, []byte(secret)) || bytes.Contains(kv.Value, []byte(secret)) {
+				t.Errorf("%s shows %q", kv.Key, secret)
+			}
+		}
+	}
+	if _, err := manager.Find(t.Context(), a, token); err != nil {
+		t.Fatalf("before it is moved: %v", err)
+	}
+	// An attacker who can write to etcd gives tenant b the record of tenant a,
+	// and another session of a the record of alice.
+	from := "/dw/live/s/" + a + "/" + token.Digest(a).Key()
+	got, err := client.Get(t.Context(), from)
+	if err != nil || len(got.Kvs) != 1 {
+		t.Fatalf("the record is not at %s: %v", from, err)
+	}
+	forged := sessions.NewToken()
+	for tenant, to := range map[string]sessions.Token{b: token, a: forged} {
+		if _, err := client.Put(t.Context(), "/dw/live/s/"+tenant+"/"+to.Digest(tenant).Key(), string(got.Kvs[0].Value)); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := manager.Find(t.Context(), tenant, to); err == nil {
+			t.Errorf("a moved record opened as %s", s.Subject)
+		}
+	}
+}

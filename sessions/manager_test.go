@@ -1,0 +1,277 @@
+package sessions_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/doorward/doorward/sessions"
+)
+
+const tenant = "3f0e"
+
+var policy = sessions.Policy{Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Remember: 720 * time.Hour, MaxPerSubject: 3}
+
+func opening(subject string) sessions.Opening {
+	return sessions.Opening{Tenant: tenant, Subject: subject, Policy: policy, Verifier: sessions.Verifier{Version: 1, Digest: "sha256:abc"}}
+}
+
+// inBubble runs test with a running Manager over Memory, in fake time.
+func inBubble(t *testing.T, test func(t *testing.T, m *sessions.Manager)) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := sessions.NewMemory()
+		m := sessions.New(memory, memory, sessions.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		test(t, m)
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+func open(t *testing.T, m *sessions.Manager, o sessions.Opening) (sessions.Token, sessions.Session) {
+	t.Helper()
+	token, s, err := m.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, s
+}
+
+// uses finds the session and lets Run write that down.
+func uses(t *testing.T, m *sessions.Manager, token sessions.Token) error {
+	t.Helper()
+	_, err := m.Find(t.Context(), tenant, token)
+	synctest.Wait()
+	return err
+}
+
+func TestASessionLivesAsLongAsItIsUsedAndNoLongerThanItsAbsoluteTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		token, s := open(t, m, opening("alice"))
+		born := time.Now()
+		for time.Since(born) < policy.Absolute-20*time.Minute {
+			time.Sleep(20 * time.Minute)
+			if err := uses(t, m, token); err != nil {
+				t.Fatalf("after %v: %v", time.Since(born), err)
+			}
+		}
+		time.Sleep(s.ExpiresAt.Sub(time.Now()) - time.Nanosecond)
+		if err := uses(t, m, token); err != nil {
+			t.Fatalf("a moment before its end: %v", err)
+		}
+		time.Sleep(time.Nanosecond)
+		if err := uses(t, m, token); !errors.Is(err, sessions.ErrNotFound) {
+			t.Fatalf("at its end: %v", err)
+		}
+	})
+}
+
+func TestAnUnusedSessionEndsAfterItsIdleTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		token, _ := open(t, m, opening("alice"))
+		time.Sleep(policy.Idle)
+		if err := uses(t, m, token); !errors.Is(err, sessions.ErrNotFound) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestIdleTimeEndsUpToATenthEarlyAndNeverLate(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		token, _ := open(t, m, opening("alice"))
+		// A use before a tenth of the idle time has passed is not written.
+		time.Sleep(policy.Idle/10 - time.Second)
+		if err := uses(t, m, token); err != nil {
+			t.Fatal(err)
+		}
+		lastUse := time.Now()
+		time.Sleep(policy.Idle * 9 / 10)
+		if err := uses(t, m, token); err != nil {
+			t.Fatalf("%v after the last use: %v", time.Since(lastUse), err)
+		}
+		// That one was written: it counts in full, and no longer.
+		time.Sleep(policy.Idle - time.Second)
+		s, err := m.Find(t.Context(), tenant, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(s.IdleExpiresAt); left > time.Second {
+			t.Fatalf("%v are left, want a second", left)
+		}
+	})
+}
+
+func TestRememberMeLivesLonger(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		o := opening("alice")
+		o.Remember = true
+		_, s := open(t, m, o)
+		if got := s.ExpiresAt.Sub(s.CreatedAt); got != policy.Remember {
+			t.Fatalf("lives %v, want %v", got, policy.Remember)
+		}
+	})
+}
+
+func TestTheOldestSessionsEndBeyondTheLimit(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		var tokens []sessions.Token
+		for range 5 {
+			token, _ := open(t, m, opening("alice"))
+			tokens = append(tokens, token)
+			time.Sleep(time.Second)
+		}
+		other, _ := open(t, m, opening("bob"))
+		for i, token := range append(tokens, other) {
+			err := uses(t, m, token)
+			if gone := i < 2; gone != errors.Is(err, sessions.ErrNotFound) {
+				t.Errorf("session %d: %v", i, err)
+			}
+		}
+	})
+}
+
+func TestALoginEndsTheSessionItTakesThePlaceOf(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		old, _ := open(t, m, opening("alice"))
+		o := opening("bob")
+		o.Replaces = old
+		token, _ := open(t, m, o)
+		if err := uses(t, m, old); !errors.Is(err, sessions.ErrNotFound) {
+			t.Errorf("the old one: %v", err)
+		}
+		if err := uses(t, m, token); err != nil {
+			t.Errorf("the new one: %v", err)
+		}
+	})
+}
+
+func TestOnlyOnesOwnSessionsCanBeClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		token, s := open(t, m, opening("alice"))
+		if _, err := m.CloseOwn(t.Context(), tenant, "mallory", s.ID); !errors.Is(err, sessions.ErrNotFound) {
+			t.Fatalf("mallory: %v", err)
+		}
+		if err := uses(t, m, token); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.CloseOwn(t.Context(), tenant, "alice", s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := uses(t, m, token); !errors.Is(err, sessions.ErrNotFound) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestRevokeSparesOneAndTellsHowMany(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		_, s := open(t, m, opening("alice"))
+		for i := range 1200 {
+			open(t, m, opening(fmt.Sprint("user-", i)))
+		}
+		n, more, _, err := m.Revoke(t.Context(), tenant, sessions.Filter{}, s.ID)
+		if n != 1200 || more || err != nil {
+			t.Fatalf("ended %d, more %v, err %v", n, more, err)
+		}
+		list, next, err := m.List(t.Context(), tenant, sessions.Filter{}, "", 10)
+		if len(list) != 1 || next != "" || err != nil || list[0].ID != s.ID {
+			t.Fatalf("left %v, next %q, err %v", list, next, err)
+		}
+	})
+}
+
+func TestARevisionAheadOfTheStoreIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		_, s := open(t, m, opening("alice"))
+		if err := m.Reached(t.Context(), s.Revision); err != nil {
+			t.Error(err)
+		}
+		if err := m.Reached(t.Context(), s.Revision+1); !errors.Is(err, sessions.ErrRevision) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestATokenMeansNothingAtAnotherTenant(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		token, _ := open(t, m, opening("alice"))
+		if _, err := m.Find(t.Context(), "other", token); !errors.Is(err, sessions.ErrNotFound) {
+			t.Error(err)
+		}
+		if token.Digest(tenant) == token.Digest("other") {
+			t.Error("a token has the same digest at two tenants")
+		}
+	})
+}
+
+func TestSecretsPrintAsRedacted(t *testing.T) {
+	token, challenge := sessions.NewToken(), sessions.NewChallengeID()
+	text, err := token.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprintf("%v %s %q %x %#v %+v %s %v %#v %s", token, token, token, token, token, struct{ T sessions.Token }{token}, text, challenge, challenge, fmt.Errorf("x: %v", token))
+	for _, secret := range []string{token.Reveal()[4:], challenge.Reveal()[3:], fmt.Sprintf("%x", token.Reveal())} {
+		if strings.Contains(all, secret) {
+			t.Errorf("%q shows a secret", all)
+		}
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	good := sessions.NewToken().Reveal()
+	for _, seed := range []string{good, "", "dw1_", good[:len(good)-1], good + "=", strings.ToUpper(good), " " + good, good + "\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		token, err := sessions.ParseToken(text)
+		if (err == nil) == token.IsZero() {
+			t.Fatalf("%q: token %v, err %v", text, !token.IsZero(), err)
+		}
+		if err == nil && token.Reveal() != text {
+			t.Fatalf("%q was read as another token", text)
+		}
+	})
+}
+
+func FuzzIDs(f *testing.F) {
+	for _, seed := range []string{string(sessions.NewID(time.Now())), sessions.NewChallengeID().Reveal(), "ses_", "ch_", "ses_zzzzzzzzzzzzzzzzzzzzzzzzzz"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := sessions.ParseID(text); err == nil && string(id) != text {
+			t.Fatalf("%q was read as %q", text, id)
+		}
+		if id, err := sessions.ParseChallengeID(text); err == nil && id.Reveal() != text {
+			t.Fatalf("%q was read as another challenge", text)
+		}
+		if d, err := sessions.ParseDigest(text); err == nil && d.Key() != text {
+			t.Fatalf("%q was read as another digest", text)
+		}
+	})
+}
+
+// One letter changed anywhere makes a token no token: CRC-32 finds every error
+// of one byte.
+func TestAChangedTokenIsRefused(t *testing.T) {
+	good := sessions.NewToken().Reveal()
+	for i := range good {
+		for _, c := range []byte("aZ0_-.= \x00") {
+			if good[i] == c {
+				continue
+			}
+			bad := good[:i] + string(c) + good[i+1:]
+			if _, err := sessions.ParseToken(bad); !errors.Is(err, sessions.ErrToken) {
+				t.Fatalf("letter %d changed to %q: %v", i, c, err)
+			}
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -16,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -80,14 +78,6 @@ type servers struct {
 	running map[string]*server
 }
 
-// server is one doorward process.
-type server struct {
-	cmd  *exec.Cmd
-	out  *bytes.Buffer // what it printed before it was ready
-	errs *os.File
-	done chan struct{}
-}
-
 // start NAME ARG... runs doorward with these arguments, waits for its ready
 // line, and sets $PUBLIC and $ADMIN (also DOORWARD_ADMIN_URL). What it printed
 // before goes to standard output. "! start" wants it to end by itself.
@@ -95,60 +85,13 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: start NAME ARG...")
 	}
-	s := &server{out: &bytes.Buffer{}, done: make(chan struct{})}
-	self, err := os.Executable()
+	s, err := launch(ts.MkAbs("."), ts.MkAbs(args[0]+".log"), scriptEnv(ts), args[1:]...)
 	ts.Check(err)
-	s.cmd = exec.Command(self, args[1:]...)
-	s.cmd.Args[0] = "doorward"
-	s.cmd.Dir = ts.MkAbs(".")
-	s.cmd.Env = scriptEnv(ts)
-	s.errs, err = os.Create(ts.MkAbs(args[0] + ".log"))
-	ts.Check(err)
-	s.cmd.Stderr = s.errs
-	stdout, err := s.cmd.StdoutPipe()
-	ts.Check(err)
-	ts.Check(s.cmd.Start())
-	ts.Defer(func() {
-		s.cmd.Process.Kill()
-		<-s.done
-	})
-	ready := make(chan string, 1)
-	go func() {
-		defer close(s.done)
-		lines := bufio.NewScanner(stdout)
-		seen := false
-		for lines.Scan() {
-			if strings.HasPrefix(lines.Text(), "ready ") {
-				ready <- lines.Text()
-				seen = true
-			} else if !seen {
-				fmt.Fprintln(s.out, lines.Text())
-			}
-		}
-		if !seen {
-			close(ready)
-		}
-		s.cmd.Wait()
-	}()
-	var line string
-	select {
-	case line = <-ready:
-	case <-time.After(90 * time.Second):
-	}
-	if line == "" {
-		text, _ := os.ReadFile(s.errs.Name())
-		ts.Fatalf("%s did not become ready; it said:\n%s%s", args[0], s.out, tail(text, 4000))
-	}
+	ts.Defer(s.crash)
 	fmt.Fprint(ts.Stdout(), s.out)
-	for field := range strings.FieldsSeq(line) {
-		if url, ok := strings.CutPrefix(field, "public="); ok {
-			ts.Setenv("PUBLIC", url)
-		}
-		if url, ok := strings.CutPrefix(field, "admin="); ok {
-			ts.Setenv("ADMIN", url)
-			ts.Setenv("DOORWARD_ADMIN_URL", url)
-		}
-	}
+	ts.Setenv("PUBLIC", s.public)
+	ts.Setenv("ADMIN", s.admin)
+	ts.Setenv("DOORWARD_ADMIN_URL", s.admin)
 	all := ts.Value(serversKey{}).(*servers)
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -164,27 +107,15 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	return env
 }
 
-func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
-
 // drain NAME sends SIGTERM and wants exit code 0 within 10 seconds.
 func cmdDrain(ts *testscript.TestScript, neg bool, args []string) {
 	s := take(ts, neg, args)
-	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
-	select {
-	case <-s.done:
-	case <-time.After(10 * time.Second):
-		ts.Fatalf("%s has not drained within 10 s", args[0])
-	}
-	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
-		ts.Fatalf("%s ended with %d", args[0], code)
-	}
+	ts.Check(s.drain())
 }
 
 // crash NAME sends SIGKILL.
 func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
-	s := take(ts, neg, args)
-	ts.Check(s.cmd.Process.Kill())
-	<-s.done
+	take(ts, neg, args).crash()
 }
 
 func take(ts *testscript.TestScript, neg bool, args []string) *server {

@@ -24,8 +24,11 @@ import (
 // The test binary is doorward: scripts run it under that name, and its sandbox
 // workers are it again.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == "dev") {
 		main()
+	}
+	if len(os.Args) > 1 && os.Args[1] == "bare" {
+		bareServer()
 	}
 	testscript.Main(m, map[string]func(){"doorward": main})
 }

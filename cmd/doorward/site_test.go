@@ -115,15 +115,17 @@ type site struct {
 	testing.TB
 	*server
 	dir, log string
+	env      []string
 	password string // of demo's user demo
 	client   *http.Client
 }
 
-// newSite runs "doorward dev" in a fresh directory for one test.
-func newSite(t testing.TB) *site {
+// newSite runs "doorward dev" in a fresh directory for one test, with this
+// added to its environment.
+func newSite(t testing.TB, env ...string) *site {
 	t.Helper()
 	dir := t.TempDir()
-	s := &site{TB: t, dir: dir, log: filepath.Join(dir, "log"), client: &http.Client{
+	s := &site{TB: t, dir: dir, log: filepath.Join(dir, "log"), env: append(os.Environ(), env...), client: &http.Client{
 		Timeout:       60 * time.Second,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -146,7 +148,7 @@ func newSite(t testing.TB) *site {
 func (s *site) start() {
 	s.Helper()
 	var err error
-	if s.server, err = launch(s.dir, s.log, os.Environ(), "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"); err != nil {
+	if s.server, err = launch(s.dir, s.log, s.env, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"); err != nil {
 		s.Fatal(err)
 	}
 }

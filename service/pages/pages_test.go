@@ -24,7 +24,7 @@ var views = map[string]pages.View{
 	"logout":          pages.Logout{Tenant: "Acme", Action: "/logout", Stylesheet: "/assets/x.css", Flow: "sealed", SignedIn: true},
 	"signed_out":      pages.Logout{Tenant: "Acme", Stylesheet: "/assets/x.css", LoginURL: "/login"},
 	"signed_in":       pages.SignedIn{Tenant: "Acme", Subject: "alice", Stylesheet: "/assets/x.css", LogoutURL: "/logout"},
-	"message":         pages.Message{Title: "Not Found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
+	"message":         pages.Message{Title: "Not found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
 }
 
 func render(t *testing.T, v pages.View) string {

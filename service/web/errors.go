@@ -158,7 +158,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	if forPeople(c) {
 		s.render(c, p.Status, pages.Message{
-			Title: p.Title, Text: p.Detail, RequestID: p.RequestID, Stylesheet: s.stylesheetURL(c),
+			Title: heading(p.Status), Text: p.Detail, RequestID: p.RequestID, Stylesheet: s.stylesheetURL(c),
 		})
 		return
 	}
@@ -166,4 +166,15 @@ func (s *Server) fail(err error, c echo.Context) {
 	if err := c.JSON(p.Status, p); err != nil {
 		s.log.DebugContext(c.Request().Context(), "answer not delivered", "err", err)
 	}
+}
+
+// heading says what happened in words that are not a protocol's.
+func heading(status int) string {
+	switch {
+	case status == http.StatusNotFound:
+		return "Not found"
+	case status >= 500:
+		return "This does not work right now"
+	}
+	return "This did not work"
 }

@@ -63,7 +63,7 @@ func TestASessionLivesAsLongAsItIsUsedAndNoLongerThanItsAbsoluteTime(t *testing.
 				t.Fatalf("after %v: %v", time.Since(born), err)
 			}
 		}
-		time.Sleep(s.ExpiresAt.Sub(time.Now()) - time.Nanosecond)
+		time.Sleep(time.Until(s.ExpiresAt) - time.Nanosecond)
 		if err := uses(t, m, token); err != nil {
 			t.Fatalf("a moment before its end: %v", err)
 		}

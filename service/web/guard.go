@@ -5,10 +5,6 @@ import (
 	"strings"
 )
 
-// maxBodyless bounds the headers of a request: an operator key or a token and
-// some cookies take far less.
-const maxHeaderBytes = 32 << 10
-
 // guard refuses, before any routing, requests that two programs on the way
 // could read in two ways. A proxy that guards /admin and a router that decodes
 // %2f do not mean the same path, so a path here is plain or it is refused.

@@ -44,8 +44,18 @@ type Session struct {
 	Idle     time.Duration // how far each use moves IdleExpiresAt
 	Remember bool          // the cookie outlives the browser
 
-	// Revision is the store's revision of this record; it is not stored in it.
-	Revision int64
+	IssuedAt  time.Time // when the token was made: CreatedAt, or the last rotation
+	RotatedAt time.Time // when another token took this one's place; zero while it is the current one
+	Salt      Salt      // what the successor is derived with; zero while there is none
+
+	// Revision is the store's revision of this record, and Born the one at which
+	// it came to be; neither is stored in it. An epoch ends what was born at or
+	// before it.
+	Revision, Born int64
+
+	// Degraded is how old the proof is that this session had not ended, when it
+	// was read without a majority; 0 otherwise.
+	Degraded time.Duration
 }
 
 // Live reports whether s may be used at now: before both deadlines. A lease is
@@ -55,9 +65,13 @@ func (s Session) Live(now time.Time) bool {
 	return now.Before(s.IdleExpiresAt) && now.Before(s.ExpiresAt)
 }
 
-// RotateAfter is when the holder should ask for a new token: an hour after the
-// session was made (SR D6).
-func (s Session) RotateAfter() time.Time { return s.CreatedAt.Add(time.Hour) }
+// RotateAfter is when the holder should ask for a new token: an hour after it
+// got this one (SR D6).
+func (s Session) RotateAfter() time.Time { return s.IssuedAt.Add(time.Hour) }
+
+// Superseded reports whether another token has taken the place of the one that
+// s was found by.
+func (s Session) Superseded() bool { return !s.RotatedAt.IsZero() }
 
 // Verifier names the module that decided.
 type Verifier struct {

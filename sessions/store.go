@@ -13,19 +13,23 @@ import (
 // never answers about another tenant. A read is linearizable: it sees every
 // write acknowledged before it began. A store checks no deadline and makes no
 // policy; the Manager does. When the truth cannot be reached before ctx ends,
-// or writes are refused, the error wraps ErrUnavailable. Revisions grow with
-// every write and never go back.
+// or writes are refused, the error wraps ErrUnavailable; a write that ends so
+// may have been made. Revisions grow with every write and never go back.
 type Store interface {
 	// Create stores a new session with its indexes in one transaction and
-	// returns the revision. In the same transaction it deletes c.Replaces, when
-	// that is set and there, and c.Challenge, when that is set; if c.Challenge is
-	// no longer there nothing is written and the error is ErrNotFound.
+	// returns the revision. In the same transaction it ends the session that
+	// c.Replaces stands for, when that is set and there, and deletes
+	// c.Challenge, when that is set; if c.Challenge is no longer there nothing
+	// is written and the error is ErrNotFound. It may be called again with the
+	// same Creation when its outcome is not known.
 	Create(ctx context.Context, c Creation) (int64, error)
 
-	// Find returns the record under d, or ErrNotFound.
+	// Find returns the record under d, or ErrNotFound when there is none or an
+	// epoch ended it. The record of a token that was rotated away is found too:
+	// its RotatedAt is set.
 	Find(ctx context.Context, tenant string, d Digest) (Session, error)
 
-	// FindID returns the record with that handle, or ErrNotFound.
+	// FindID returns the current record of that session, or ErrNotFound.
 	FindID(ctx context.Context, tenant string, id ID) (Session, error)
 
 	// Touch writes s, which is the record under d as it was read but for a later
@@ -34,29 +38,62 @@ type Store interface {
 	// and returns ErrNotFound.
 	Touch(ctx context.Context, d Digest, s Session) (int64, error)
 
-	// Delete removes the record under d. It is idempotent: found tells whether
-	// there was one.
+	// Rotate moves a session to another digest in one transaction, if its record
+	// is still at r.Was.Revision and no epoch has ended it: the session is then
+	// under r.New, and what stays under r.Old is only marked. Otherwise it writes
+	// nothing and returns ErrNotFound.
+	Rotate(ctx context.Context, r Rotation) (int64, error)
+
+	// Delete ends the session that d stands for, rotated away or not. It is
+	// idempotent: found tells whether there was one.
 	Delete(ctx context.Context, tenant string, d Digest) (revision int64, found bool, err error)
 
-	// DeleteID removes the record with that handle, likewise.
+	// DeleteID ends the session with that handle, likewise.
 	DeleteID(ctx context.Context, tenant string, id ID) (revision int64, found bool, err error)
 
 	// List returns up to limit sessions that match f, ordered by ID, after the
 	// given one ("" for the start), and whether there may be more. Index entries
-	// whose record is gone are passed over.
+	// whose record is gone, or was ended by an epoch, are passed over.
 	List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, more bool, err error)
+
+	// Count returns how many sessions match f. It goes by the index alone, so
+	// that some of them may have ended.
+	Count(ctx context.Context, tenant string, f Filter) (int, error)
 
 	// DeleteAll removes up to limit sessions that match f, but for except when
 	// set, and tells how many and whether there may be more. Idempotent. It must
 	// work when the store refuses puts (etcd NOSPACE): it only deletes.
 	DeleteAll(ctx context.Context, tenant string, f Filter, except ID, limit int) (n int, more bool, revision int64, err error)
 
-	// RemoveTenant removes every record, index entry and challenge of the tenant.
-	// Idempotent; it must work when the store refuses puts.
+	// BumpEpoch ends, by one write, every session that was created before it
+	// and matches f, which may not name a subject. The tenant "" is all of them;
+	// then f is zero.
+	BumpEpoch(ctx context.Context, tenant string, f Filter) (int64, error)
+
+	// RemoveTenant removes every record, index entry, epoch and challenge of the
+	// tenant. Idempotent; it must work when the store refuses puts.
 	RemoveTenant(ctx context.Context, tenant string) error
 
-	// Revision returns the store's revision by a linearizable read.
+	// Revision returns a revision at or after every write that was acknowledged
+	// before the call. It is the proof that a copy is measured by, so it must
+	// fail where a majority cannot be asked.
 	Revision(ctx context.Context) (int64, error)
+
+	// Load calls apply for every epoch, and with records also for every record,
+	// as all were at one revision, which it returns: a revision as Revision
+	// gives. apply is called by one goroutine.
+	Load(ctx context.Context, records bool, apply func(Change)) (int64, error)
+
+	// Watch calls apply with the changes after revision, in order and each
+	// revision whole, until ctx ends or the stream is lost, and returns why. It
+	// does not resume: what was lost is found by loading again. Each call says
+	// which revision has been reached; one without changes says only that. Two
+	// watches do not hinder each other.
+	Watch(ctx context.Context, revision int64, apply func(changes []Change, reached int64)) error
+
+	// Progress asks the watches of this store to say soon which revision they
+	// have reached. That nothing comes is no error here.
+	Progress(ctx context.Context) error
 }
 
 // Creation is one session to be stored.
@@ -67,11 +104,39 @@ type Creation struct {
 	Challenge *ChallengeID // a challenge of the same tenant that is used up by this write
 }
 
+// Rotation is one session that gets another token.
+type Rotation struct {
+	Old  Digest
+	Was  Session // as it was read, with RotatedAt and Salt set
+	New  Digest
+	Next Session // the session as it is from now on; the ID is the same
+}
+
 // Filter chooses sessions of one tenant. The zero value is all of them; at
 // most one member is set.
 type Filter struct {
 	Subject string // exactly this subject
 	Digest  string // made by the verifier with this digest
+}
+
+// ChangeKind says what a Change is about.
+type ChangeKind int
+
+// The kinds of change.
+const (
+	Put     ChangeKind = iota + 1 // the record under Digest was made or written
+	Deleted                       // it is gone
+	Epoch                         // what matches Tenant and Verifier and was born at or before Revision is over
+)
+
+// Change is one thing that a copy of the store must know.
+type Change struct {
+	Kind     ChangeKind
+	Revision int64
+	Digest   Digest                  // of Put and Deleted
+	Session  func() (Session, error) // of Put: opens the record, which costs as much as it costs
+	Tenant   string                  // of Epoch; "" is every tenant
+	Verifier string                  // of Epoch: a verifier's digest; "" is every verifier
 }
 
 // Challenges keeps second steps that wait for an answer. Memory and etcd.Store

@@ -7,24 +7,56 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Mode says where a validate finds the truth.
+type Mode string
+
+// The modes of a Manager. Memory stores need none of the others.
+const (
+	Centralized Mode = "centralized" // every read asks the store
+	Cached      Mode = "cached"      // recently used sessions are read from memory while that is proven fresh
+	Replicated  Mode = "replicated"  // all sessions are, also those this node never saw
 )
 
 // Config tunes a Manager. The zero value is ready.
 type Config struct {
-	Timeout time.Duration // bound on each call to the store; 0: 2 seconds
-	Log     *slog.Logger  // nil discards
+	Mode       Mode          // "" is Centralized
+	CacheBytes int64         // what mode Cached may hold, about; 0: 256 MiB
+	Timeout    time.Duration // bound on each call to the store; 0: 1 second
+	Log        *slog.Logger  // nil discards
 }
+
+// createTime and createTries bound a create. A proposal that is forwarded to a
+// leader which dies is silently dropped, so a try must not wait for long, and
+// the next one goes to its successor.
+const (
+	createTime  = 700 * time.Millisecond
+	createTries = 3
+)
+
+// writers is how many renewals may be on their way at a time. A store that
+// commits in groups makes few transactions of them.
+const writers = 128
 
 // Manager applies the policy of sessions over a store. Safe for use by many
 // goroutines. Without Run, sessions end when their idle time is over however
-// much they are used.
+// much they are used, and every read asks the store.
 type Manager struct {
 	store      Store
 	challenges Challenges
+	view       *view // nil when every read asks the store
 	timeout    time.Duration
 	log        *slog.Logger
-	touches    chan touch
+	counts     counts
+
+	touches chan touch
+	mu      sync.Mutex
+	waiting map[Digest]struct{} // what is in touches or being written
 }
 
 // touch is a use of a session that is due to be written down.
@@ -36,38 +68,70 @@ type touch struct {
 // New returns a Manager over its ports.
 func New(store Store, challenges Challenges, cfg Config) *Manager {
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 2 * time.Second
+		cfg.Timeout = time.Second
+	}
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = 256 << 20
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{
+	m := &Manager{
 		store: store, challenges: challenges, timeout: cfg.Timeout, log: cfg.Log,
-		touches: make(chan touch, 1024),
+		touches: make(chan touch, 1024), waiting: map[Digest]struct{}{},
 	}
+	if cfg.Mode == Cached || cfg.Mode == Replicated {
+		m.view = &view{store: store, whole: cfg.Mode == Replicated, bytes: cfg.CacheBytes, log: cfg.Log, loaded: make(chan struct{})}
+	}
+	return m
 }
 
-// Run writes down the use of sessions until ctx ends, and returns ctx's error.
-// It does so beside the requests: a validate never waits for a write, and a
-// write that fails costs nobody a validate, only a later renewal.
+// Run keeps the node's copy of sessions fresh and writes down their use until
+// ctx ends, and returns ctx's error. It does so beside the requests: a validate
+// never waits for a write, and a write that fails costs nobody a validate, only
+// a later renewal.
 func (m *Manager) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if m.view != nil {
+		group.Go(func() error { return m.view.Run(ctx) })
+	}
+	for range writers {
+		group.Go(func() error { return m.write(ctx) })
+	}
+	return group.Wait()
+}
+
+// write writes uses down, one after another.
+func (m *Manager) write(ctx context.Context) error {
 	for {
 		select {
 		case t := <-m.touches:
-			m.write(ctx, t)
+			m.writeOne(ctx, t)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-func (m *Manager) write(ctx context.Context, t touch) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+func (m *Manager) writeOne(ctx context.Context, t touch) {
+	once, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	_, err := m.store.Touch(ctx, t.digest, t.session)
-	if err != nil && !errors.Is(err, ErrNotFound) { // not found: touched or ended meanwhile
+	_, err := m.store.Touch(once, t.digest, t.session)
+	m.mu.Lock()
+	delete(m.waiting, t.digest)
+	m.mu.Unlock()
+	if err != nil && !errors.Is(err, ErrNotFound) && ctx.Err() == nil { // not found: touched or ended meanwhile
 		m.log.Warn("session not renewed", "session", t.session.ID, "err", err)
 	}
+}
+
+// WaitReady waits until validates may be answered from memory, where the mode
+// has them so.
+func (m *Manager) WaitReady(ctx context.Context) error {
+	if m.view == nil {
+		return nil
+	}
+	return m.view.waitLoaded(ctx)
 }
 
 // Opening is what a new session is made of. Everything but the last two is
@@ -94,6 +158,9 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	now := time.Now().UTC()
 	token := NewToken()
 	s := newSession(o, now)
+	if m.lost() {
+		return Token{}, Session{}, fmt.Errorf("open session: %w", ErrUnavailable)
+	}
 	c := Creation{Digest: token.Digest(o.Tenant), Session: s}
 	if !o.Replaces.IsZero() {
 		old := o.Replaces.Digest(o.Tenant)
@@ -106,7 +173,7 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	if err != nil {
 		return Token{}, Session{}, err
 	}
-	s.Revision = revision
+	s.Revision, s.Born = revision, revision
 	if err := m.endOldest(ctx, s, o.Policy.MaxPerSubject); err != nil {
 		return Token{}, Session{}, err
 	}
@@ -121,7 +188,7 @@ func newSession(o Opening, now time.Time) Session {
 	s := Session{
 		ID: NewID(now), Tenant: o.Tenant, Subject: o.Subject, Claims: o.Claims, AMR: o.AMR,
 		Verifier: o.Verifier, Client: o.Client,
-		AuthTime: now, CreatedAt: now, LastSeenAt: now, ExpiresAt: now.Add(lifetime),
+		AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now, ExpiresAt: now.Add(lifetime),
 		Idle: o.Policy.Idle, Remember: o.Remember,
 	}
 	if len(s.Claims) == 0 {
@@ -131,15 +198,16 @@ func newSession(o Opening, now time.Time) Session {
 	return s
 }
 
-// create stores c. A first try whose outcome is not known is made once more,
-// with the same token: the record is the same either way.
+// create stores c. A try whose outcome is not known is made again, with the
+// same token: the record is the same either way. Not with a challenge, which
+// the first try may have used up.
 func (m *Manager) create(ctx context.Context, c Creation) (int64, error) {
-	for try := 0; ; try++ {
-		once, cancel := context.WithTimeout(ctx, m.timeout)
+	for try := 1; ; try++ {
+		once, cancel := context.WithTimeout(ctx, createTime)
 		revision, err := m.store.Create(once, c)
 		cancel()
-		retry := errors.Is(err, ErrUnavailable) && try == 0 && c.Challenge == nil && ctx.Err() == nil
-		if !retry {
+		again := errors.Is(err, ErrUnavailable) && try < createTries && c.Challenge == nil && ctx.Err() == nil && !m.lost()
+		if !again {
 			return revision, err
 		}
 	}
@@ -147,43 +215,128 @@ func (m *Manager) create(ctx context.Context, c Creation) (int64, error) {
 
 // endOldest ends the subject's oldest sessions beyond limit. Logins at the same
 // moment may each see the other's: then there are too few for an instant,
-// never too many for longer than the logins take.
+// never too many for longer than the logins take. What the index still counts
+// of sessions that ended by themselves goes first.
 func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	list, _, err := m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64)
+	n, err := m.store.Count(ctx, s.Tenant, Filter{Subject: s.Subject})
 	if err != nil {
 		return fmt.Errorf("count sessions of subject: %w", err)
 	}
-	list = slices.DeleteFunc(list, func(other Session) bool { return other.ID == s.ID })
-	for _, old := range list[:max(0, len(list)+1-limit)] {
-		if _, _, err := m.store.DeleteID(ctx, s.Tenant, old.ID); err != nil {
+	if n <= limit {
+		return nil
+	}
+	list, _, err := m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64)
+	if err != nil {
+		return fmt.Errorf("list sessions of subject: %w", err)
+	}
+	now, live := time.Now(), []Session{}
+	var end []ID
+	for _, other := range list {
+		switch {
+		case other.ID == s.ID:
+		case other.Live(now):
+			live = append(live, other)
+		default:
+			end = append(end, other.ID)
+		}
+	}
+	for _, old := range live[:max(0, len(live)+1-limit)] {
+		end = append(end, old.ID)
+	}
+	for _, id := range end {
+		if _, _, err := m.store.DeleteID(ctx, s.Tenant, id); err != nil {
 			return fmt.Errorf("end oldest session: %w", err)
 		}
 	}
 	return nil
 }
 
-// Find returns the live session that token stands for at this tenant. ErrNotFound
-// when there is none, ErrUnavailable when that cannot be decided.
-func (m *Manager) Find(ctx context.Context, tenant string, token Token) (Session, error) {
+// Reading says what a Find may rest on.
+type Reading struct {
+	// AtLeast asks that every write up to that revision is seen.
+	AtLeast int64
+
+	// WithoutQuorum is how old the proof of a session may be while no majority
+	// can be asked; 0 refuses it then.
+	WithoutQuorum time.Duration
+}
+
+// Find returns the live session that token stands for at this tenant.
+// ErrNotFound when there is none, ErrUnavailable when that cannot be decided,
+// ErrRevision when the store has not come to the revision asked for.
+//
+// It answers from memory while that is proven to be at most half a second old,
+// and otherwise by one read that a majority confirms.
+func (m *Manager) Find(ctx context.Context, tenant string, token Token, how Reading) (Session, error) {
 	if token.IsZero() {
 		return Session{}, ErrNotFound
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
-	d := token.Digest(tenant)
-	s, err := m.store.Find(ctx, tenant, d)
+	d, now := token.Digest(tenant), time.Now()
+	if m.view != nil {
+		if e, known := m.view.find(d, now, how.AtLeast); known {
+			m.counts.memory.Add(1)
+			return m.live(d, e, now)
+		}
+	}
+	m.counts.store.Add(1)
+	s, err := m.ask(ctx, tenant, d, how.AtLeast)
+	if errors.Is(err, ErrUnavailable) && how.WithoutQuorum > 0 && m.view != nil {
+		if e, age, ok := m.view.stale(d, now, how.WithoutQuorum); ok && e.session().Live(now) {
+			m.counts.degraded.Add(1)
+			s = e.session()
+			s.Degraded = max(age, time.Millisecond)
+			return s, nil
+		}
+	}
 	if err != nil {
 		return Session{}, err
 	}
-	now := time.Now()
+	if s.Superseded() {
+		return m.superseded(ctx, s)
+	}
+	if !s.Live(time.Now()) {
+		return Session{}, ErrNotFound
+	}
+	m.renew(d, s, now)
+	return s, nil
+}
+
+// live is what memory says of a session, nil being none.
+func (m *Manager) live(d Digest, e *entry, now time.Time) (Session, error) {
+	if e == nil {
+		return Session{}, ErrNotFound
+	}
+	s := e.session()
 	if !s.Live(now) {
 		return Session{}, ErrNotFound
 	}
 	m.renew(d, s, now)
 	return s, nil
 }
+
+// ask reads a record from the store. While the store is known not to answer, it
+// is not asked: everybody would wait for the same nothing.
+func (m *Manager) ask(ctx context.Context, tenant string, d Digest, atLeast int64) (Session, error) {
+	if m.lost() {
+		return Session{}, fmt.Errorf("find session: %w", ErrUnavailable)
+	}
+	if atLeast > 0 {
+		if err := m.reached(ctx, atLeast); err != nil {
+			return Session{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	if m.view != nil {
+		return m.view.fetch(ctx, tenant, d)
+	}
+	return m.store.Find(ctx, tenant, d)
+}
+
+// lost reports whether the store is known not to answer.
+func (m *Manager) lost() bool { return m.view != nil && m.view.lost.Load() }
 
 // renew hands a use over to Run when a tenth of the idle time has passed since
 // the last one that was written, so that a session may end up to a tenth of
@@ -193,17 +346,23 @@ func (m *Manager) renew(d Digest, s Session, now time.Time) {
 	if now.Sub(s.LastSeenAt) < s.Idle/10 {
 		return
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, on := m.waiting[d]; on {
+		return
+	}
 	s.LastSeenAt = now.UTC()
 	s.IdleExpiresAt = earlier(s.LastSeenAt.Add(s.Idle), s.ExpiresAt)
 	select {
 	case m.touches <- touch{d, s}:
+		m.waiting[d] = struct{}{}
 	default:
 	}
 }
 
-// Reached returns nil when the store has come to revision, and ErrRevision when
+// reached returns nil when the store has come to revision, and ErrRevision when
 // it has not: then the caller's revision is not of this store.
-func (m *Manager) Reached(ctx context.Context, revision int64) error {
+func (m *Manager) reached(ctx context.Context, revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	now, err := m.store.Revision(ctx)
@@ -273,27 +432,59 @@ func (m *Manager) List(ctx context.Context, tenant string, f Filter, after ID, l
 	return slices.DeleteFunc(list, func(s Session) bool { return !s.Live(now) }), next, nil
 }
 
-// How many sessions one step, and one call, of Revoke end.
+// How many sessions one step, and one call, of Revoke end where each must be
+// ended by itself.
 const (
-	revokeStep = 500
+	revokeStep = 200
 	revokeCall = 10_000
 )
 
-// Revoke ends sessions that match f, but for except when set. It tells how many
-// and whether to call again. Idempotent. What it has ended stays ended when it
-// fails half-way.
+// Revoke ends sessions that match f, but for except when set. It tells how
+// many, and whether to call again. Idempotent. What it has ended stays ended
+// when it fails half-way.
+//
+// All sessions of a tenant or of a verifier end by one write, whatever their
+// number; n is then what the index counted. Where the store takes no puts, and
+// for a subject, they are deleted one by one.
 func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID) (n int, more bool, revision int64, err error) {
-	for more = true; more && n < revokeCall; {
+	if f.Subject == "" && except == "" {
+		if n, revision, err = m.bump(ctx, tenant, f); err == nil {
+			return n, false, revision, nil
+		}
+		m.log.Warn("sessions could not be ended by an epoch; deleting them", "err", err)
+	}
+	for more, n = true, 0; more && n < revokeCall; {
 		step, cancel := context.WithTimeout(ctx, m.timeout)
 		var done int
 		done, more, revision, err = m.store.DeleteAll(step, tenant, f, except, revokeStep)
 		cancel()
+		n += done
 		if err != nil {
 			return n, true, revision, err
 		}
-		n += done
 	}
 	return n, more, revision, nil
+}
+
+func (m *Manager) bump(ctx context.Context, tenant string, f Filter) (int, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	revision, err := m.store.BumpEpoch(ctx, tenant, f)
+	if err != nil {
+		return 0, 0, err
+	}
+	n, err := m.store.Count(ctx, tenant, f)
+	if err != nil {
+		m.log.Warn("sessions have ended, but could not be counted", "err", err)
+	}
+	return n, revision, nil
+}
+
+// RevokeEverybody ends every session of every tenant, by one write.
+func (m *Manager) RevokeEverybody(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	return m.store.BumpEpoch(ctx, "", Filter{})
 }
 
 // RemoveTenant removes everything of a tenant: sessions, indexes, challenges.

@@ -48,7 +48,7 @@ func open(t *testing.T, m *sessions.Manager, o sessions.Opening) (sessions.Token
 // uses finds the session and lets Run write that down.
 func uses(t *testing.T, m *sessions.Manager, token sessions.Token) error {
 	t.Helper()
-	_, err := m.Find(t.Context(), tenant, token)
+	_, err := m.Find(t.Context(), tenant, token, sessions.Reading{})
 	synctest.Wait()
 	return err
 }
@@ -99,7 +99,7 @@ func TestIdleTimeEndsUpToATenthEarlyAndNeverLate(t *testing.T) {
 		}
 		// That one was written: it counts in full, and no longer.
 		time.Sleep(policy.Idle - time.Second)
-		s, err := m.Find(t.Context(), tenant, token)
+		s, err := m.Find(t.Context(), tenant, token, sessions.Reading{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,11 +190,11 @@ func TestRevokeSparesOneAndTellsHowMany(t *testing.T) {
 
 func TestARevisionAheadOfTheStoreIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *sessions.Manager) {
-		_, s := open(t, m, opening("alice"))
-		if err := m.Reached(t.Context(), s.Revision); err != nil {
+		token, s := open(t, m, opening("alice"))
+		if _, err := m.Find(t.Context(), tenant, token, sessions.Reading{AtLeast: s.Revision}); err != nil {
 			t.Error(err)
 		}
-		if err := m.Reached(t.Context(), s.Revision+1); !errors.Is(err, sessions.ErrRevision) {
+		if _, err := m.Find(t.Context(), tenant, token, sessions.Reading{AtLeast: s.Revision + 1}); !errors.Is(err, sessions.ErrRevision) {
 			t.Error(err)
 		}
 	})
@@ -203,7 +203,7 @@ func TestARevisionAheadOfTheStoreIsRefused(t *testing.T) {
 func TestATokenMeansNothingAtAnotherTenant(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *sessions.Manager) {
 		token, _ := open(t, m, opening("alice"))
-		if _, err := m.Find(t.Context(), "other", token); !errors.Is(err, sessions.ErrNotFound) {
+		if _, err := m.Find(t.Context(), "other", token, sessions.Reading{}); !errors.Is(err, sessions.ErrNotFound) {
 			t.Error(err)
 		}
 		if token.Digest(tenant) == token.Digest("other") {

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -14,7 +15,16 @@ type Memory struct {
 	mu       sync.Mutex
 	revision int64
 	tenants  map[string]*memoryTenant
+	epochs   map[epochName]int64
+
+	log     []Change      // the latest changes, oldest first
+	trimmed int64         // the revision up to which log has forgotten
+	moved   chan struct{} // closed, and replaced, when log grows or progress is asked for
 }
+
+// memoryLog is how many changes are kept for watches; who is further behind
+// must load again.
+const memoryLog = 4096
 
 // memoryTenant is what one tenant has.
 type memoryTenant struct {
@@ -24,7 +34,9 @@ type memoryTenant struct {
 }
 
 // NewMemory returns an empty Memory.
-func NewMemory() *Memory { return &Memory{tenants: map[string]*memoryTenant{}} }
+func NewMemory() *Memory {
+	return &Memory{tenants: map[string]*memoryTenant{}, epochs: map[epochName]int64{}, moved: make(chan struct{})}
+}
 
 // tenant is what a tenant has, made when it is the first time. The caller holds
 // mu.
@@ -41,40 +53,91 @@ func (m *Memory) tenant(uuid string) *memoryTenant {
 	return t
 }
 
+// lock begins a call, or says that its time is over.
+func (m *Memory) lock(ctx context.Context) error {
+	m.mu.Lock()
+	if ctx.Err() != nil {
+		m.mu.Unlock()
+		return errors.Join(ErrUnavailable, ctx.Err())
+	}
+	return nil
+}
+
 // filters are the index entries of a session.
 func filters(s Session) []Filter {
 	return []Filter{{}, {Subject: s.Subject}, {Digest: s.Verifier.Digest}}
 }
 
-func (t *memoryTenant) put(d Digest, s Session) {
+// put writes a record at the current revision. A record that is not superseded
+// is what its index entries point to.
+func (m *Memory) put(d Digest, s Session) {
+	t := m.tenant(s.Tenant)
+	s.Revision = m.revision
 	t.records[d] = s
-	for _, f := range filters(s) {
-		if t.index[f] == nil {
-			t.index[f] = map[ID]Digest{}
+	if !s.Superseded() {
+		for _, f := range filters(s) {
+			if t.index[f] == nil {
+				t.index[f] = map[ID]Digest{}
+			}
+			t.index[f][s.ID] = d
 		}
-		t.index[f][s.ID] = d
 	}
+	m.note(Change{Kind: Put, Digest: d, Session: func() (Session, error) { return s, nil }})
 }
 
-func (t *memoryTenant) drop(d Digest) bool {
+// drop removes a record, and the index entries that point to it.
+func (m *Memory) drop(t *memoryTenant, d Digest) {
 	s, found := t.records[d]
+	if !found {
+		return
+	}
 	delete(t.records, d)
 	for _, f := range filters(s) {
-		delete(t.index[f], s.ID)
+		if t.index[f][s.ID] == d {
+			delete(t.index[f], s.ID)
+		}
 		if len(t.index[f]) == 0 {
 			delete(t.index, f)
 		}
 	}
-	return found
+	m.note(Change{Kind: Deleted, Digest: d})
+}
+
+// note logs a change at the current revision.
+func (m *Memory) note(c Change) {
+	c.Revision = m.revision
+	m.log = append(m.log, c)
+	if len(m.log) > 2*memoryLog {
+		m.trimmed = m.log[memoryLog].Revision // what is left of that revision is not looked at any more
+		m.log = slices.Clone(m.log[memoryLog:])
+	}
+	m.wake()
+}
+
+// wake lets every watch look again.
+func (m *Memory) wake() {
+	close(m.moved)
+	m.moved = make(chan struct{})
+}
+
+// current finds the record under which the session of d is now.
+func (t *memoryTenant) current(d Digest) (Digest, bool) {
+	s, ok := t.records[d]
+	if !ok || !s.Superseded() {
+		return d, ok
+	}
+	d, ok = t.index[Filter{}][s.ID]
+	return d, ok
 }
 
 // sweep drops a few dead records it happens on. Each create meets two, so the
-// dead never outnumber the living for long.
-func (t *memoryTenant) sweep(now time.Time) {
+// dead never outnumber the living for long. A superseded one stays as long as
+// its session might: it is how a stolen token is noticed.
+func (m *Memory) sweep(t *memoryTenant, now time.Time) {
 	met := 0
 	for d, s := range t.records {
-		if !s.Live(now) {
-			t.drop(d)
+		if !now.Before(s.ExpiresAt) || !s.Superseded() && !s.Live(now) {
+			m.drop(t, d)
 		}
 		if met++; met == 2 {
 			return
@@ -84,11 +147,10 @@ func (t *memoryTenant) sweep(now time.Time) {
 
 // Create implements Store.
 func (m *Memory) Create(ctx context.Context, c Creation) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return 0, err
 	}
+	defer m.mu.Unlock()
 	t := m.tenant(c.Session.Tenant)
 	if c.Challenge != nil {
 		d := c.Challenge.Digest(c.Session.Tenant)
@@ -97,23 +159,27 @@ func (m *Memory) Create(ctx context.Context, c Creation) (int64, error) {
 		}
 		delete(t.challenges, d)
 	}
-	if c.Replaces != nil {
-		t.drop(*c.Replaces)
-	}
-	t.sweep(time.Now())
 	m.revision++
-	c.Session.Revision = m.revision
-	t.put(c.Digest, c.Session)
+	if c.Replaces != nil {
+		if d, ok := t.current(*c.Replaces); ok {
+			m.drop(t, d)
+		}
+	}
+	m.sweep(t, time.Now())
+	c.Session.Born = m.revision
+	if again, ok := t.records[c.Digest]; ok {
+		c.Session.Born = again.Born
+	}
+	m.put(c.Digest, c.Session)
 	return m.revision, nil
 }
 
 // Find implements Store.
 func (m *Memory) Find(ctx context.Context, tenant string, d Digest) (Session, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return Session{}, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return Session{}, err
 	}
+	defer m.mu.Unlock()
 	if t := m.tenants[tenant]; t != nil {
 		if s, ok := t.records[d]; ok {
 			return s, nil
@@ -124,69 +190,86 @@ func (m *Memory) Find(ctx context.Context, tenant string, d Digest) (Session, er
 
 // FindID implements Store.
 func (m *Memory) FindID(ctx context.Context, tenant string, id ID) (Session, error) {
-	m.mu.Lock()
-	d, ok := Digest{}, false
+	if err := m.lock(ctx); err != nil {
+		return Session{}, err
+	}
+	defer m.mu.Unlock()
 	if t := m.tenants[tenant]; t != nil {
-		d, ok = t.index[Filter{}][id]
+		if d, ok := t.index[Filter{}][id]; ok {
+			return t.records[d], nil
+		}
 	}
-	m.mu.Unlock()
-	if !ok {
-		return Session{}, ErrNotFound
-	}
-	return m.Find(ctx, tenant, d)
+	return Session{}, ErrNotFound
 }
 
 // Touch implements Store.
 func (m *Memory) Touch(ctx context.Context, d Digest, s Session) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return 0, err
 	}
-	t := m.tenant(s.Tenant)
-	now, ok := t.records[d]
-	if !ok || now.Revision != s.Revision {
+	defer m.mu.Unlock()
+	if m.tenant(s.Tenant).records[d].Revision != s.Revision {
 		return 0, ErrNotFound
 	}
 	m.revision++
-	now.LastSeenAt, now.IdleExpiresAt, now.Revision = s.LastSeenAt, s.IdleExpiresAt, m.revision
-	t.records[d] = now
+	m.put(d, s)
+	return m.revision, nil
+}
+
+// Rotate implements Store.
+func (m *Memory) Rotate(ctx context.Context, r Rotation) (int64, error) {
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	if m.tenant(r.Was.Tenant).records[r.Old].Revision != r.Was.Revision {
+		return 0, ErrNotFound
+	}
+	m.revision++
+	r.Next.Born = m.revision
+	m.put(r.Old, r.Was)
+	m.put(r.New, r.Next)
 	return m.revision, nil
 }
 
 // Delete implements Store.
 func (m *Memory) Delete(ctx context.Context, tenant string, d Digest) (int64, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, false, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return 0, false, err
 	}
-	if !m.tenant(tenant).drop(d) {
+	defer m.mu.Unlock()
+	t := m.tenant(tenant)
+	d, found := t.current(d)
+	if !found {
 		return m.revision, false, nil
 	}
 	m.revision++
+	m.drop(t, d)
 	return m.revision, true, nil
 }
 
 // DeleteID implements Store.
 func (m *Memory) DeleteID(ctx context.Context, tenant string, id ID) (int64, bool, error) {
-	m.mu.Lock()
-	d, ok := m.tenant(tenant).index[Filter{}][id]
-	revision := m.revision
-	m.mu.Unlock()
-	if !ok {
-		return revision, false, nil
+	if err := m.lock(ctx); err != nil {
+		return 0, false, err
 	}
-	return m.Delete(ctx, tenant, d)
+	defer m.mu.Unlock()
+	t := m.tenant(tenant)
+	d, found := t.index[Filter{}][id]
+	if !found {
+		return m.revision, false, nil
+	}
+	m.revision++
+	m.drop(t, d)
+	return m.revision, true, nil
 }
 
 // List implements Store.
 func (m *Memory) List(ctx context.Context, tenant string, f Filter, after ID, limit int) ([]Session, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return nil, false, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return nil, false, err
 	}
+	defer m.mu.Unlock()
 	t := m.tenant(tenant)
 	ids := slices.Sorted(maps.Keys(t.index[f]))
 	from, found := slices.BinarySearch(ids, after)
@@ -201,13 +284,21 @@ func (m *Memory) List(ctx context.Context, tenant string, f Filter, after ID, li
 	return list, to < len(ids), nil
 }
 
+// Count implements Store.
+func (m *Memory) Count(ctx context.Context, tenant string, f Filter) (int, error) {
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	return len(m.tenant(tenant).index[f]), nil
+}
+
 // DeleteAll implements Store.
 func (m *Memory) DeleteAll(ctx context.Context, tenant string, f Filter, except ID, limit int) (int, bool, int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, true, 0, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return 0, true, 0, err
 	}
+	defer m.mu.Unlock()
 	t, n := m.tenant(tenant), 0
 	for id, d := range maps.Clone(t.index[f]) {
 		if id == except {
@@ -216,19 +307,47 @@ func (m *Memory) DeleteAll(ctx context.Context, tenant string, f Filter, except 
 		if n == limit {
 			return n, true, m.revision, nil
 		}
-		t.drop(d)
 		m.revision++
+		m.drop(t, d)
 		n++
 	}
 	return n, false, m.revision, nil
 }
 
+// BumpEpoch implements Store. Watches learn of the epoch alone, as they do from
+// etcd, though here the records go at once.
+func (m *Memory) BumpEpoch(ctx context.Context, tenant string, f Filter) (int64, error) {
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	m.revision++
+	for uuid, t := range m.tenants {
+		if tenant != "" && uuid != tenant {
+			continue
+		}
+		maps.DeleteFunc(t.records, func(_ Digest, s Session) bool { return f.Digest == "" || s.Verifier.Digest == f.Digest })
+		for by, list := range t.index {
+			maps.DeleteFunc(list, func(_ ID, d Digest) bool { _, ok := t.records[d]; return !ok })
+			if len(list) == 0 {
+				delete(t.index, by)
+			}
+		}
+	}
+	m.epochs[epochName{tenant, f.Digest}] = m.revision
+	m.note(Change{Kind: Epoch, Tenant: tenant, Verifier: f.Digest})
+	return m.revision, nil
+}
+
 // RemoveTenant implements Store.
 func (m *Memory) RemoveTenant(ctx context.Context, tenant string) error {
-	m.mu.Lock()
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
 	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return ErrUnavailable
+	m.revision++
+	for d := range m.tenant(tenant).records {
+		m.note(Change{Kind: Deleted, Digest: d})
 	}
 	delete(m.tenants, tenant)
 	return nil
@@ -236,21 +355,73 @@ func (m *Memory) RemoveTenant(ctx context.Context, tenant string) error {
 
 // Revision implements Store.
 func (m *Memory) Revision(ctx context.Context) (int64, error) {
-	m.mu.Lock()
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
 	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, ErrUnavailable
+	return m.revision, nil
+}
+
+// Load implements Store.
+func (m *Memory) Load(ctx context.Context, records bool, apply func(Change)) (int64, error) {
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	for name, revision := range m.epochs {
+		apply(Change{Kind: Epoch, Revision: revision, Tenant: name.tenant, Verifier: name.verifier})
+	}
+	if records {
+		for _, t := range m.tenants {
+			for d, s := range t.records {
+				apply(Change{Kind: Put, Revision: s.Revision, Digest: d, Session: func() (Session, error) { return s, nil }})
+			}
+		}
 	}
 	return m.revision, nil
 }
 
-// PutChallenge implements Challenges.
-func (m *Memory) PutChallenge(ctx context.Context, id ChallengeID, c Challenge) error {
+// errTrimmed: a watch asked for changes that are no longer kept.
+var errTrimmed = errors.New("changes since that revision are no longer kept")
+
+// Watch implements Store.
+func (m *Memory) Watch(ctx context.Context, revision int64, apply func([]Change, int64)) error {
+	for {
+		m.mu.Lock()
+		if revision < m.trimmed {
+			m.mu.Unlock()
+			return errTrimmed
+		}
+		from := len(m.log)
+		for from > 0 && m.log[from-1].Revision > revision {
+			from--
+		}
+		changes, reached, moved := slices.Clone(m.log[from:]), m.revision, m.moved
+		m.mu.Unlock()
+		apply(changes, reached)
+		revision = reached
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Progress implements Store.
+func (m *Memory) Progress(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return ErrUnavailable
+	m.wake()
+	return ctx.Err()
+}
+
+// PutChallenge implements Challenges.
+func (m *Memory) PutChallenge(ctx context.Context, id ChallengeID, c Challenge) error {
+	if err := m.lock(ctx); err != nil {
+		return err
 	}
+	defer m.mu.Unlock()
 	t := m.tenant(c.Tenant)
 	now := time.Now()
 	if len(t.challenges) >= MaxChallenges {
@@ -265,11 +436,10 @@ func (m *Memory) PutChallenge(ctx context.Context, id ChallengeID, c Challenge) 
 
 // SpendAttempt implements Challenges.
 func (m *Memory) SpendAttempt(ctx context.Context, tenant string, id ChallengeID) (Challenge, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return Challenge{}, ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return Challenge{}, err
 	}
+	defer m.mu.Unlock()
 	t, d := m.tenant(tenant), id.Digest(tenant)
 	c, ok := t.challenges[d]
 	if !ok || c.Attempts <= 0 || !time.Now().Before(c.ExpiresAt) {
@@ -283,11 +453,10 @@ func (m *Memory) SpendAttempt(ctx context.Context, tenant string, id ChallengeID
 
 // DropChallenge implements Challenges.
 func (m *Memory) DropChallenge(ctx context.Context, tenant string, id ChallengeID) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil {
-		return ErrUnavailable
+	if err := m.lock(ctx); err != nil {
+		return err
 	}
+	defer m.mu.Unlock()
 	delete(m.tenant(tenant).challenges, id.Digest(tenant))
 	return nil
 }

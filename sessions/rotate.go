@@ -1,0 +1,103 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// grace is how long a token that was rotated away still opens its session, for
+// the requests that were on their way with it (SR D6).
+const grace = 30 * time.Second
+
+// rotateTries bounds how often a rotation that lost to another write is tried.
+const rotateTries = 5
+
+// Rotate gives the holder of a token another one for the same session, and
+// counts as a use. The old token is good for 30 seconds more; who rotates it
+// once again meanwhile gets the same successor, so that two tabs of one
+// browser end up with one session. ErrNotFound when the token stands for no
+// live session.
+func (m *Manager) Rotate(ctx context.Context, tenant string, token Token) (Token, Session, error) {
+	if token.IsZero() {
+		return Token{}, Session{}, ErrNotFound
+	}
+	if m.lost() {
+		return Token{}, Session{}, fmt.Errorf("rotate session: %w", ErrUnavailable)
+	}
+	for try := 1; ; try++ {
+		next, s, err := m.rotate(ctx, tenant, token)
+		// Unavailable: it may have been written, which the next try will see.
+		// Changed: a renewal or another rotation came first.
+		again := errors.Is(err, ErrUnavailable) || errors.Is(err, errChanged)
+		if !again || ctx.Err() != nil {
+			return next, s, err
+		}
+		if try == rotateTries {
+			return Token{}, Session{}, fmt.Errorf("rotate session: %w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+// errChanged: the record was written between reading and rotating it.
+var errChanged = errors.New("session has changed meanwhile")
+
+func (m *Manager) rotate(ctx context.Context, tenant string, token Token) (Token, Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, createTime)
+	defer cancel()
+	d := token.Digest(tenant)
+	was, err := m.store.Find(ctx, tenant, d)
+	if err != nil {
+		return Token{}, Session{}, err
+	}
+	if was.Superseded() {
+		s, err := m.superseded(ctx, was)
+		return token.Successor(was.Salt), s, err
+	}
+	now := time.Now().UTC()
+	if !was.Live(now) {
+		return Token{}, Session{}, ErrNotFound
+	}
+	s := was
+	s.IssuedAt, s.LastSeenAt = now, now
+	s.IdleExpiresAt = earlier(now.Add(s.Idle), s.ExpiresAt)
+	was.RotatedAt, was.Salt = now, NewSalt()
+	next := token.Successor(was.Salt)
+	revision, err := m.store.Rotate(ctx, Rotation{Old: d, Was: was, New: next.Digest(tenant), Next: s})
+	if errors.Is(err, ErrNotFound) {
+		return Token{}, Session{}, errChanged
+	}
+	if err != nil {
+		return Token{}, Session{}, err
+	}
+	s.Revision, s.Born = revision, revision
+	return next, s, nil
+}
+
+// superseded is what a token that was rotated away still stands for: its
+// session, for a while. Later than that somebody kept the token, and it cannot
+// be told whether the thief has the old one or the new one, so the session
+// ends.
+func (m *Manager) superseded(ctx context.Context, was Session) (Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	now := time.Now()
+	if now.Before(was.RotatedAt.Add(grace)) {
+		s, err := m.store.FindID(ctx, was.Tenant, was.ID)
+		if err == nil && !s.Live(now) {
+			err = ErrNotFound
+		}
+		return s, err
+	}
+	_, found, err := m.store.DeleteID(ctx, was.Tenant, was.ID)
+	if err != nil {
+		m.log.Error("a token was used again after its rotation, and its session could not be ended", "tenant", was.Tenant, "session", was.ID, "err", err)
+		return Session{}, err
+	}
+	if found {
+		m.counts.reused.Add(1)
+		m.log.Warn("a token was used again after its rotation; its session has ended", "tenant", was.Tenant, "session", was.ID)
+	}
+	return Session{}, ErrNotFound
+}

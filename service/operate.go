@@ -51,16 +51,24 @@ func (s *Service) UpdateTenant(ctx context.Context, id string, revision int64, e
 	}
 }
 
-// Suspend stops a tenant's logins and ends its sessions.
+// Suspend stops a tenant's logins and ends its sessions. Where the store takes
+// no puts, the sessions end all the same, and the error says that the state
+// could not be written.
 func (s *Service) Suspend(ctx context.Context, id string) (tenants.Tenant, error) {
-	t, err := s.setState(ctx, id, tenants.Suspended)
-	if err != nil {
-		return tenants.Tenant{}, err
+	t, unwritten := s.setState(ctx, id, tenants.Suspended)
+	if unwritten != nil {
+		var ok bool
+		if t, ok = s.Tenants.ByID(id); !ok || !errors.Is(unwritten, tenants.ErrUnavailable) {
+			return tenants.Tenant{}, unwritten
+		}
 	}
 	for {
 		done, err := s.revoke(ctx, t.UUID, sessions.Filter{}, "")
-		if err != nil || !done.More {
-			return t, err
+		if err != nil {
+			return tenants.Tenant{}, errors.Join(unwritten, err)
+		}
+		if !done.More {
+			return t, unwritten
 		}
 	}
 }
@@ -130,6 +138,28 @@ func (s *Service) RevokeSessions(ctx context.Context, tenantID string, f session
 		return Revoked{}, tenants.ErrNotFound
 	}
 	return s.revoke(ctx, t.UUID, f, "")
+}
+
+// RevokeEverybody ends every session of every tenant, by one write. How many
+// that were is counted afterwards, as well as it can be.
+func (s *Service) RevokeEverybody(ctx context.Context) (Revoked, error) {
+	revision, err := s.Sessions.RevokeEverybody(ctx)
+	if err != nil {
+		return Revoked{}, fmt.Errorf("revoke every session: %w", err)
+	}
+	done := Revoked{Revision: revision}
+	for after, more := "", true; more; more = after != "" {
+		var page []tenants.Tenant
+		page, after = s.Tenants.List(after, 500)
+		for _, t := range page {
+			n, err := s.Sessions.Count(ctx, t.UUID, sessions.Filter{})
+			if err != nil {
+				return done, nil // they have ended all the same
+			}
+			done.Processed += n
+		}
+	}
+	return done, nil
 }
 
 // seen waits until this node's registry has what was just written.

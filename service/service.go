@@ -98,8 +98,8 @@ func (s *Service) open(d Door) (tenants.Tenant, error) {
 	return t, nil
 }
 
-// holder finds the session that a token stands for.
-func (s *Service) holder(ctx context.Context, d Door, token sessions.Token) (tenants.Tenant, sessions.Session, error) {
+// holder finds the session that a token stands for, read as how says.
+func (s *Service) holder(ctx context.Context, d Door, token sessions.Token, how sessions.Reading) (tenants.Tenant, sessions.Session, error) {
 	t, err := s.open(d)
 	if errors.Is(err, ErrSuspended) {
 		return t, sessions.Session{}, sessions.ErrNotFound // the published answer: 401, not 403
@@ -107,7 +107,7 @@ func (s *Service) holder(ctx context.Context, d Door, token sessions.Token) (ten
 	if err != nil {
 		return t, sessions.Session{}, err
 	}
-	found, err := s.Sessions.Find(ctx, t.UUID, token)
+	found, err := s.Sessions.Find(ctx, t.UUID, token, how)
 	if err != nil {
 		return t, sessions.Session{}, fmt.Errorf("find session: %w", err)
 	}

@@ -11,15 +11,32 @@ import (
 // Validate tells whose session a token stands for. atLeast, when above zero,
 // asks that every write up to that revision is seen: sessions.ErrRevision when
 // the store is not that far. sessions.ErrNotFound when there is no such
-// session, sessions.ErrUnavailable when that cannot be decided.
+// session, sessions.ErrUnavailable when that cannot be decided; where the
+// tenant allows it, the answer may then be an old one, and is marked so.
 func (s *Service) Validate(ctx context.Context, d Door, token sessions.Token, atLeast int64) (sessions.Session, error) {
-	if atLeast > 0 {
-		if err := s.Sessions.Reached(ctx, atLeast); err != nil {
-			return sessions.Session{}, err
-		}
+	t, err := s.Tenant(d)
+	if err != nil {
+		return sessions.Session{}, err
 	}
-	_, session, err := s.holder(ctx, d, token)
+	_, session, err := s.holder(ctx, d, token, sessions.Reading{AtLeast: atLeast, WithoutQuorum: t.Bounded()})
 	return session, err
+}
+
+// Rotate gives the holder of a token another one for the same session. The old
+// one dies half a minute later. sessions.ErrNotFound when there is no session.
+func (s *Service) Rotate(ctx context.Context, d Door, token sessions.Token) (sessions.Token, sessions.Session, error) {
+	t, err := s.open(d)
+	if errors.Is(err, ErrSuspended) {
+		return sessions.Token{}, sessions.Session{}, sessions.ErrNotFound
+	}
+	if err != nil {
+		return sessions.Token{}, sessions.Session{}, err
+	}
+	next, session, err := s.Sessions.Rotate(ctx, t.UUID, token)
+	if err != nil {
+		return sessions.Token{}, sessions.Session{}, fmt.Errorf("rotate session: %w", err)
+	}
+	return next, session, nil
 }
 
 // Logout ends the session of a token and returns the revision of that write, 0
@@ -39,7 +56,7 @@ func (s *Service) Logout(ctx context.Context, d Door, token sessions.Token) (int
 // Sessions lists what the holder of a token has open, and which of them is
 // the token's own.
 func (s *Service) OwnSessions(ctx context.Context, d Door, token sessions.Token) (list []sessions.Session, current sessions.ID, err error) {
-	t, own, err := s.holder(ctx, d, token)
+	t, own, err := s.holder(ctx, d, token, sessions.Reading{})
 	if err != nil {
 		return nil, "", err
 	}
@@ -60,7 +77,7 @@ func (s *Service) OwnSessions(ctx context.Context, d Door, token sessions.Token)
 // the token's own. sessions.ErrNotFound for any other, ErrNoSession when the
 // token itself stands for none.
 func (s *Service) EndOwn(ctx context.Context, d Door, token sessions.Token, id sessions.ID) (revision int64, current bool, err error) {
-	t, own, err := s.holder(ctx, d, token)
+	t, own, err := s.holder(ctx, d, token, sessions.Reading{})
 	if errors.Is(err, sessions.ErrNotFound) {
 		return 0, false, ErrNoSession
 	}
@@ -73,7 +90,7 @@ func (s *Service) EndOwn(ctx context.Context, d Door, token sessions.Token, id s
 
 // EndOthers ends every session of the token's subject but the token's own.
 func (s *Service) EndOthers(ctx context.Context, d Door, token sessions.Token) (Revoked, error) {
-	t, own, err := s.holder(ctx, d, token)
+	t, own, err := s.holder(ctx, d, token, sessions.Reading{})
 	if err != nil {
 		return Revoked{}, err
 	}

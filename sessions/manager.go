@@ -467,17 +467,25 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 }
 
 func (m *Manager) bump(ctx context.Context, tenant string, f Filter) (int, int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	once, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	revision, err := m.store.BumpEpoch(ctx, tenant, f)
+	revision, err := m.store.BumpEpoch(once, tenant, f)
 	if err != nil {
 		return 0, 0, err
 	}
-	n, err := m.store.Count(ctx, tenant, f)
+	n, err := m.Count(ctx, tenant, f)
 	if err != nil {
 		m.log.Warn("sessions have ended, but could not be counted", "err", err)
 	}
 	return n, revision, nil
+}
+
+// Count tells how many sessions of the tenant the index has for f. Some of them
+// may have ended.
+func (m *Manager) Count(ctx context.Context, tenant string, f Filter) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	return m.store.Count(ctx, tenant, f)
 }
 
 // RevokeEverybody ends every session of every tenant, by one write.

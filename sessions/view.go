@@ -158,12 +158,19 @@ func (v *view) proof(ctx context.Context, r *replica) (inStep bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for r.reached.Load() < revision {
-		if err := v.store.Progress(ctx); err != nil {
-			return false, nil // the store answers; it is the watch that does not
+	again := time.NewTicker(proofEvery / 2)
+	defer again.Stop()
+	for nudge := true; r.reached.Load() < revision; {
+		if nudge {
+			if err := v.store.Progress(ctx); err != nil {
+				return false, nil // the store answers; it is the watch that does not
+			}
 		}
 		select {
 		case <-r.moved:
+			nudge = false
+		case <-again.C:
+			nudge = true
 		case <-ctx.Done():
 			return r.reached.Load() >= revision, nil
 		}

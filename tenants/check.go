@@ -178,12 +178,25 @@ func (t Tenant) Warnings() []string {
 }
 
 func quorumForm(s string) bool {
-	if s == "fail-closed" {
-		return true
-	}
+	_, ok := boundOf(s)
+	return ok || s == "fail-closed"
+}
+
+// boundOf reads "bounded:<seconds>".
+func boundOf(s string) (time.Duration, bool) {
 	text, ok := strings.CutPrefix(s, "bounded:")
 	n, err := strconv.Atoi(text)
-	return ok && err == nil && n >= 1 && n <= 3600 && strconv.Itoa(n) == text
+	return time.Duration(n) * time.Second, ok && err == nil && n >= 1 && n <= 3600 && strconv.Itoa(n) == text
+}
+
+// Bounded is how long the tenant's sessions may be believed while no majority
+// of the store can be asked: 0 for "fail-closed".
+func (t Tenant) Bounded() time.Duration {
+	bound, ok := boundOf(t.WithoutQuorum)
+	if !ok {
+		return 0
+	}
+	return bound
 }
 
 func printable(s string) bool {

@@ -19,7 +19,7 @@ func sessionCommand() *cobra.Command {
 		}
 		return tenantPath(*tenant) + "/sessions", nil
 	}
-	cmd.AddCommand(sessionList(output, path), sessionRevoke(output, path))
+	cmd.AddCommand(sessionList(output, path), sessionRevoke(output, path, tenant))
 	return cmd
 }
 
@@ -51,12 +51,22 @@ func sessionList(output *string, path func() (string, error)) *cobra.Command {
 	return cmd
 }
 
-func sessionRevoke(output *string, path func() (string, error)) *cobra.Command {
+func sessionRevoke(output *string, path func() (string, error), tenant *string) *cobra.Command {
 	var subject, verifier string
-	var all bool
+	var all, everybody bool
 	cmd := &cobra.Command{
-		Use: "revoke SES_ID | --subject S | --verifier DIGEST | --all", Short: "End one session, or many",
+		Use: "revoke SES_ID | --subject S | --verifier DIGEST | --all | --everybody", Short: "End one session, or many",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if everybody {
+				if len(args) > 0 || subject != "" || verifier != "" || all || *tenant != "" {
+					return usage(errors.New("--everybody ends the sessions of all tenants and goes with nothing else"))
+				}
+				a, err := newAdmin()
+				if err != nil {
+					return err
+				}
+				return revokeMany(cmd, *output, a, "/sessions", map[string]any{"all": true})
+			}
 			p, err := path()
 			if err != nil {
 				return err
@@ -89,6 +99,7 @@ func sessionRevoke(output *string, path func() (string, error)) *cobra.Command {
 	cmd.Flags().StringVar(&subject, "subject", "", "all sessions of this subject")
 	cmd.Flags().StringVar(&verifier, "verifier", "", "all sessions that the verifier with this digest made")
 	cmd.Flags().BoolVar(&all, "all", false, "all sessions of the tenant")
+	cmd.Flags().BoolVar(&everybody, "everybody", false, "all sessions of all tenants")
 	return cmd
 }
 

@@ -173,10 +173,7 @@ func (s *Server) outcome(c echo.Context, d service.Door, out service.Outcome) er
 			"id": q.ID.Reveal(), "type": q.Type, "public": public, "expires_at": stamp(q.ExpiresAt),
 		}})
 	}
-	answer := struct {
-		Session sessionView `json:"session"`
-		Token   string      `json:"token,omitempty"`
-	}{Session: s.view(d, out.Session, true)}
+	answer := signedIn{Session: s.view(d, out.Session, true)}
 	if out.ByToken {
 		answer.Token = out.Token.Reveal()
 	} else {
@@ -184,6 +181,12 @@ func (s *Server) outcome(c echo.Context, d service.Door, out service.Outcome) er
 	}
 	writeRevision(c, out.Session.Revision)
 	return c.JSON(http.StatusCreated, answer)
+}
+
+// signedIn is a session and, where the caller keeps it itself, its token.
+type signedIn struct {
+	Session sessionView `json:"session"`
+	Token   string      `json:"token,omitempty"`
 }
 
 func (s *Server) validate(c echo.Context) error {
@@ -203,6 +206,31 @@ func (s *Server) validate(c echo.Context) error {
 		return c.NoContent(http.StatusOK)
 	}
 	return c.JSON(http.StatusOK, s.view(d, session, true))
+}
+
+// rotate hands out the new token the way the old one came.
+func (s *Server) rotate(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
+	if c.Request().ContentLength != 0 {
+		if err := readJSON(c, maxLogin, &struct{}{}); err != nil {
+			return err
+		}
+	}
+	d := doorOf(c)
+	token, session, err := s.svc.Rotate(c.Request().Context(), d, bearer(c, d))
+	if err != nil {
+		return err
+	}
+	answer := signedIn{Session: s.view(d, session, true)}
+	if c.Request().Header.Get(echo.HeaderAuthorization) != "" {
+		answer.Token = token.Reveal()
+	} else {
+		setSession(c, d, token, session)
+	}
+	writeRevision(c, session.Revision)
+	return c.JSON(http.StatusOK, answer)
 }
 
 func (s *Server) logout(c echo.Context) error {
@@ -285,6 +313,7 @@ type sessionView struct {
 	Client        clientView      `json:"client"`
 	Current       bool            `json:"current"`
 	Degraded      bool            `json:"degraded"`
+	ProofAge      string          `json:"proof_age,omitempty"` // how old the proof is, when degraded
 }
 
 type verifierView struct {
@@ -316,6 +345,10 @@ func viewSession(tenant string, one sessions.Session, current bool) sessionView 
 	if amr == nil {
 		amr = []string{}
 	}
+	proofAge := ""
+	if one.Degraded > 0 {
+		proofAge = one.Degraded.Truncate(time.Millisecond).String()
+	}
 	return sessionView{
 		ID: string(one.ID), Tenant: tenant, Subject: one.Subject, Claims: claims, AMR: amr,
 		AuthTime: stamp(one.AuthTime), CreatedAt: stamp(one.CreatedAt), LastSeenAt: stamp(one.LastSeenAt),
@@ -323,6 +356,7 @@ func viewSession(tenant string, one sessions.Session, current bool) sessionView 
 		Verifier: verifierView{one.Verifier.Version, one.Verifier.Digest},
 		Client:   clientView{one.Client.IP, one.Client.UserAgent},
 		Current:  current,
+		Degraded: one.Degraded > 0, ProofAge: proofAge,
 	}
 }
 

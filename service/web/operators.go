@@ -468,6 +468,28 @@ func (s *Server) revokeSessions(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]any{"processed": done.Processed, "more": done.More})
 }
 
+// revokeEverybody ends the sessions of all tenants.
+func (s *Server) revokeEverybody(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
+	var body struct {
+		All bool `json:"all"`
+	}
+	if err := readJSON(c, maxJSON, &body); err != nil {
+		return err
+	}
+	if !body.All {
+		return unacceptable("all", "must be true: this ends every session of every tenant")
+	}
+	done, err := s.svc.RevokeEverybody(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	writeRevision(c, done.Revision)
+	return c.JSON(http.StatusOK, map[string]any{"processed": done.Processed, "more": done.More})
+}
+
 // Pages of a list: how many at the most, how many when the caller does not say.
 const (
 	maxPage   = 500

@@ -30,6 +30,7 @@ func (s *Server) publicMap() (apps, browsers []route) {
 		{"GET", "/v1/session", s.validate, 0},
 		{"HEAD", "/v1/session", s.validate, 0},
 		{"DELETE", "/v1/session", s.logout, 0},
+		{"POST", "/v1/session/rotate", s.rotate, 0},
 		{"GET", "/v1/sessions", s.ownSessions, 0},
 		{"DELETE", "/v1/sessions", s.endOthers, 0},
 		{"DELETE", "/v1/sessions/:session", s.endOwn, 0},
@@ -77,6 +78,7 @@ func (s *Server) adminMap() []route {
 		{"GET", "/tenants/:tenant/sessions", s.listSessions, 0},
 		{"DELETE", "/tenants/:tenant/sessions/:session", s.endSession, 0},
 		{"POST", "/tenants/:tenant/sessions/revoke", s.revokeSessions, 0},
+		{"POST", "/sessions/revoke", s.revokeEverybody, 0},
 	}
 }
 

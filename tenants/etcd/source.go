@@ -20,6 +20,7 @@ const (
 	livePrefix   = "/dw/live/a/" // a for administration; sessions lie beside it
 	tenantPrefix = livePrefix + "t/"
 	keyPrefix    = livePrefix + "k/"
+	epochPrefix  = "/dw/live/e/" // sessions/etcd has the same
 	idPrefix     = "/dw/t/id/"
 	hostPrefix   = "/dw/t/host/"
 	keysPrefix   = "/dw/t/keys/"
@@ -97,6 +98,11 @@ func (s *Source) Update(ctx context.Context, t tenants.Tenant) (tenants.Tenant, 
 	}
 	same := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(record), "=", t.Revision)}
 	ops := []clientv3.Op{clientv3.OpPut(record, encode(t))}
+	if t.State != tenants.Active {
+		// In the same write its sessions end, so that no node's older view of the
+		// tenant can keep them alive. What reads this key is sessions/etcd.
+		ops = append(ops, clientv3.OpPut(epochPrefix+t.UUID+"/all", "1"))
+	}
 	had := map[string]bool{}
 	for _, host := range old.Hosts {
 		had[host] = true

@@ -57,9 +57,7 @@ func validateCommand() *cobra.Command {
 			}
 			unseen := 0
 			if miss > 0 {
-				// Enough for the target's share of the run, and for Poisson's luck.
-				unseen = int(o.rate * (o.duration + o.warmup).Seconds() * miss / (hit + miss + negative))
-				unseen += 6*int(math.Sqrt(float64(unseen))) + 10
+				unseen = o.unseen(miss / (hit + miss + negative))
 			}
 			ready := func(ctx context.Context, at *door, target bool) (shot, error) {
 				var known, fresh []sessions.Token
@@ -119,6 +117,17 @@ func validateCommand() *cobra.Command {
 	f.StringVar(&loginBase, "login-at", "", "sign in at this `URL`, another node of the same site")
 	comparisonFlags(cmd, &o)
 	return cmd
+}
+
+// unseen is how many tokens are enough for that share of the target's arrivals,
+// by Poisson's luck too.
+func (o *options) unseen(share float64) int {
+	measured := o.duration
+	if o.baseline != "" {
+		measured /= 3
+	}
+	mean := share * o.rate * (measured + o.warmup).Seconds()
+	return min(int(mean+6*math.Sqrt(mean))+10, 2*o.requests) // the warm-up has as many requests at most
 }
 
 // validateShot draws hits from known, and misses from fresh in their order.

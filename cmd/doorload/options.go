@@ -56,6 +56,7 @@ func loadFlags(cmd *cobra.Command, o *options, rate float64) {
 	f.StringVar(&o.username, "username", "demo", "who signs in; {n} in it becomes a number below --users")
 	f.IntVar(&o.users, "users", 1000, "how many different {n} there are; a tenant ends the oldest sessions of one subject beyond max_per_subject")
 	f.StringVar(&o.passwordFile, "password-file", "", "`file` with the password, - for standard input (or DOORLOAD_PASSWORD)")
+	f.StringVar(&o.cookie, "cookie", "", "send the token as the cookie of this `name`, such as __Host-doorward-demo, rather than as a bearer token")
 	f.BoolVar(&o.anywhere, "i-own-this-target", false, "let the target be another machine; without it only loopback addresses are dialled, because a load on somebody else's server is an attack")
 	f.IntVar(&o.maxErrors, "max-errors", -1, "exit 1 if more answers than this were wrong (-1: any number)")
 	f.IntVar(&o.maxDropped, "max-dropped", -1, "exit 1 if more arrivals than this were dropped (-1: any number)")
@@ -65,7 +66,6 @@ func loadFlags(cmd *cobra.Command, o *options, rate float64) {
 // comparisonFlags are for the loads that have a baseline.
 func comparisonFlags(cmd *cobra.Command, o *options) {
 	f := cmd.Flags()
-	f.StringVar(&o.cookie, "cookie", "", "send the token as the cookie of this `name`, such as __Host-doorward-demo, rather than as a bearer token")
 	f.DurationVar(&o.warmup, "warmup", time.Second, "load each side this long before measuring")
 	f.IntVar(&o.serverPID, "server-pid", 0, "count the processor time of this process and its children for each request: on a busy machine the figure that can be compared")
 	f.StringVar(&o.baseline, "baseline", "", "`URL` of a bare handler (doorload baseline) to take turns with, or built-in to start one")

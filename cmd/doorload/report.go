@@ -126,7 +126,7 @@ func ratioOf(s, to *side) *ratioReport {
 func roundRatios(a, b []float64) *roundRatio {
 	var each []float64
 	for i := range min(len(a), len(b)) {
-		if b[i] > 0 {
+		if a[i] > 0 && b[i] > 0 {
 			each = append(each, a[i]/b[i])
 		}
 	}
@@ -244,7 +244,7 @@ func (s *sideReport) print(w io.Writer) {
 		}
 	}
 	printAnswers(w, s.Answers)
-	fmt.Fprintf(w, "  connections\t%d new ones while measuring\n", s.NewConnections)
+	fmt.Fprintf(w, "  connections\t%d opened while measuring, for %d requests\n", s.NewConnections, s.Arrivals.Sent)
 	if s.CPU != nil {
 		fmt.Fprintf(w, "  server\t%.1f µs CPU a request, %.2f cores busy\n", s.CPU.PerRequest, s.CPU.Cores)
 	}

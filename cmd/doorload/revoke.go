@@ -78,11 +78,11 @@ func revokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if v.at, err = openDoor(args[0], "", o.maxInFlight, o.timeout, o.anywhere); err != nil {
+			if v.at, err = openDoor(args[0], o.cookie, o.maxInFlight, o.timeout, o.anywhere); err != nil {
 				return err
 			}
 			defer v.at.close()
-			if v.other, err = openDoor(askAt, "", o.maxInFlight, o.timeout, o.anywhere); err != nil {
+			if v.other, err = openDoor(askAt, o.cookie, o.maxInFlight, o.timeout, o.anywhere); err != nil {
 				return err
 			}
 			defer v.other.close()

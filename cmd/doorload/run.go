@@ -26,7 +26,7 @@ type side struct {
 	elapsed  time.Duration // the clock's, with the waiting for the last answer
 	used     time.Duration // of the process's, in this side's slices
 	opened   int           // connections, likewise
-	perRound []float64     // processor µs for each request sent, by round
+	perRound []float64     // processor µs for each request sent, by round; 0 where none was
 }
 
 // turns is how the sides take them.
@@ -84,9 +84,7 @@ func (s *side) turn(ctx context.Context, slice time.Duration, inFlight int) erro
 	s.tally.add(got)
 	s.opened += s.door.connections() - opened
 	s.used += after - before
-	if got.Sent > 0 {
-		s.perRound = append(s.perRound, float64((after-before).Microseconds())/float64(got.Sent))
-	}
+	s.perRound = append(s.perRound, over(float64((after-before).Microseconds()), float64(got.Sent)))
 	return nil
 }
 

@@ -55,6 +55,13 @@ func (s *schedule) take(until time.Duration) (n int, due time.Duration, ok bool)
 	return n, due, true
 }
 
+// exhausted reports that there are no more arrivals.
+func (s *schedule) exhausted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n >= s.most
+}
+
 // lateAfter is how far behind its schedule a request may start without being
 // called late.
 const lateAfter = time.Millisecond
@@ -78,8 +85,8 @@ func (t *tally) add(u tally) {
 // plan's time, with at most inFlight running. An arrival that finds all of them
 // busy starts late, and do is told when it should have been. What is still
 // waiting when the window ends is dropped, or an overloaded server would keep
-// the run from ending. Fire returns when the window is over and the last do has
-// returned. When ctx ends it starts no more.
+// the run from ending. Fire returns when the window is over, or the plan is, and
+// the last do has returned. When ctx ends it starts no more.
 func fire(ctx context.Context, plan *schedule, from, window time.Duration, inFlight int, do func(n int, due time.Time)) tally {
 	var sent, late, dropped atomic.Int64
 	start := time.Now()
@@ -109,7 +116,9 @@ func fire(ctx context.Context, plan *schedule, from, window time.Duration, inFli
 		})
 	}
 	all.Wait()
-	sleepUntil(ctx, start.Add(window))
+	if !plan.exhausted() {
+		sleepUntil(ctx, start.Add(window))
+	}
 	t := tally{Sent: int(sent.Load()), Late: int(late.Load()), Dropped: int(dropped.Load())}
 	t.Due = t.Sent + t.Dropped
 	return t

@@ -8,12 +8,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // processTime is the processor time that process pid and those it started have
 // used, as far as they are alive or have been waited for: a login is served by
-// a worker of the server's too. It comes from /proc/PID/stat (proc(5)), in steps
-// of 10 ms for each process.
+// a worker of the server's too.
 func processTime(pid int) (time.Duration, error) {
 	own, err := readStat(pid)
 	if err != nil {
@@ -38,12 +39,12 @@ func processTime(pid int) (time.Duration, error) {
 
 // total adds up root and its descendants among others.
 func total(root stat, others []stat) time.Duration {
-	family, sum := []int{root.pid}, root.used
+	family, sum := []int{root.pid}, root.own+root.waited
 	for i := 0; i < len(family); i++ {
 		for _, o := range others {
 			if o.parent == family[i] && !slices.Contains(family, o.pid) {
 				family = append(family, o.pid)
-				sum += o.used
+				sum += o.own + o.waited
 			}
 		}
 	}
@@ -54,7 +55,7 @@ func total(root stat, others []stat) time.Duration {
 // those of its children that it has waited for.
 type stat struct {
 	pid, parent int
-	used        time.Duration
+	own, waited time.Duration
 }
 
 func readStat(pid int) (stat, error) {
@@ -62,8 +63,22 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
-	return parseStat(string(text))
+	s, err := parseStat(string(text))
+	if err != nil {
+		return stat{}, err
+	}
+	// The same figure from the process's own clock comes in nanoseconds, where
+	// /proc has steps of 10 ms, which is a tenth of a short slice.
+	var exact unix.Timespec
+	if unix.ClockGettime(processClock(pid), &exact) == nil {
+		s.own = time.Duration(exact.Nano())
+	}
+	return s, nil
 }
+
+// processClock is the id of the processor-time clock of a process:
+// clock_getcpuclockid(3), which is arithmetic in the C library.
+func processClock(pid int) int32 { return ^int32(pid)<<3 | 2 }
 
 // tick is the unit of /proc's times: USER_HZ, which is 100 on every Linux that
 // Go runs on.
@@ -90,9 +105,8 @@ func parseStat(text string) (stat, error) {
 		numbers[i] = n
 	}
 	s := stat{pid: numbers[0], parent: numbers[1]}
-	for _, n := range numbers[2:] {
-		s.used += time.Duration(n) * tick
-	}
+	s.own = time.Duration(numbers[2]+numbers[3]) * tick
+	s.waited = time.Duration(numbers[4]+numbers[5]) * tick
 	return s, nil
 }
 

@@ -66,7 +66,9 @@ func openDoor(base, cookie string, inFlight int, timeout time.Duration, anywhere
 				d.dials.Add(1)
 				return dialer.DialContext(ctx, network, address)
 			},
-			MaxIdleConns: 0, MaxIdleConnsPerHost: inFlight, DisableCompression: true,
+			// As many as there may be requests: more would be opened when a
+			// connection comes free while another is being dialled.
+			MaxConnsPerHost: inFlight, MaxIdleConnsPerHost: inFlight, DisableCompression: true,
 		},
 	}
 	return d, nil

@@ -378,7 +378,7 @@ func (o *options) sides(ctx context.Context, base string, l load, errs io.Writer
 			c()
 		}
 	}
-	make := func(name, base, cookie string, pid int, target bool) (*side, error) {
+	add := func(base, cookie string, pid int, target bool) (*side, error) {
 		d, err := openDoor(base, cookie, o.maxInFlight, o.timeout, o.anywhere)
 		if err != nil {
 			return nil, err
@@ -388,7 +388,7 @@ func (o *options) sides(ctx context.Context, base string, l load, errs io.Writer
 		if err != nil {
 			return nil, err
 		}
-		s := &side{name: name, door: d, shoot: shoot, seed: o.seed, pid: pid, record: newRecorder()}
+		s := &side{door: d, shoot: shoot, seed: o.seed, pid: pid, record: newRecorder()}
 		s.plan, err = newSchedule(o.arrivals, o.rate, o.requests, o.seed)
 		if err != nil {
 			return nil, err
@@ -400,7 +400,7 @@ func (o *options) sides(ctx context.Context, base string, l load, errs io.Writer
 		s.warm(ctx, warm, o.warmup, o.maxInFlight)
 		return s, ctx.Err()
 	}
-	target, err := make("target", base, o.cookie, o.serverPID, true)
+	target, err := add(base, o.cookie, o.serverPID, true)
 	if err != nil {
 		return nil, closeAll, err
 	}
@@ -415,12 +415,12 @@ func (o *options) sides(ctx context.Context, base string, l load, errs io.Writer
 		}
 		closers = append(closers, stop)
 	}
-	bare, err := make("baseline", at, baselineCookie, pid, false)
+	bare, err := add(at, baselineCookie, pid, false)
 	if err != nil {
 		return nil, closeAll, err
 	}
 	again := *bare
-	again.name, again.record, again.seed = "baseline again", newRecorder(), o.seed+1
+	again.record, again.seed = newRecorder(), o.seed+1
 	again.plan, err = newSchedule(o.arrivals, o.rate, o.requests, again.seed)
 	return []*side{bare, target, &again}, closeAll, err
 }

@@ -190,8 +190,8 @@ func (r *report) write(out io.Writer, path string) error {
 func (r *report) text() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(&b, "%s: %s/s %s for %s, at most %d in flight, %d sessions, seed %d\n", r.Mode, number(r.Plan.Rate), r.Plan.Arrivals,
-		time.Duration(r.Plan.DurationMS)*time.Millisecond, r.Plan.MaxInFlight, r.Plan.Sessions, r.Plan.Seed)
+	fmt.Fprintf(&b, "%s: %s/s %s for %s or %d arrivals, at most %d in flight, %d sessions, seed %d\n", r.Mode, number(r.Plan.Rate), r.Plan.Arrivals,
+		time.Duration(r.Plan.DurationMS)*time.Millisecond, r.Plan.Requests, r.Plan.MaxInFlight, r.Plan.Sessions, r.Plan.Seed)
 	if r.Plan.Rounds > 1 {
 		fmt.Fprintf(&b, "%d rounds of %s each\n", r.Plan.Rounds, time.Duration(r.Plan.SliceMS)*time.Millisecond)
 	}

@@ -14,7 +14,6 @@ type shot func(ctx context.Context, random *rand.Rand) outcome
 // side is one of those that take turns: the target, the baseline, and the
 // baseline once more to be compared with itself.
 type side struct {
-	name     string
 	door     *door
 	shoot    shot
 	plan     *schedule

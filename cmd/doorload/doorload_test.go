@@ -264,12 +264,12 @@ func twoNodes(t *testing.T, behind time.Duration, after func(w http.ResponseWrit
 }
 
 func TestRevokeMeasuresHowLongASessionOutlivesItsEnd(t *testing.T) {
-	at, other := twoNodes(t, 40*time.Millisecond, nil)
+	at, other := twoNodes(t, 200*time.Millisecond, nil)
 	got := doorload(t, t.Context(), "revoke", at, "--ask-at", other, "--rate", "50", "--requests", "5", "--duration", "3s", "--max-errors", "0")
 	r := got.report.Revoke
-	// An accept that was asked for less than 40 ms after the logout was handled,
+	// An accept that was asked for less than 200 ms after the logout was handled,
 	// and a refusal after that; the ack came a little later than the logout.
-	if got.code != 0 || r.Refused.N != 5 || r.Refused.P50 < 30_000 || r.LastAccept.N != 5 || r.LastAccept.Max > 40_100 || r.Accepts < 5 || r.LateAccepts != 0 || r.Wrong != 0 {
+	if got.code != 0 || r.Refused.N != 5 || r.Refused.P50 < 100_000 || r.LastAccept.N != 5 || r.LastAccept.Max > 200_200 || r.Accepts < 5 || r.LateAccepts != 0 || r.Wrong != 0 {
 		t.Errorf("exit %d: %s%s", got.code, got.out, got.errs)
 	}
 	late := doorload(t, t.Context(), "revoke", at, "--ask-at", other, "--rate", "50", "--requests", "2", "--duration", "3s", "--late-after", "5ms", "--max-errors", "0")

@@ -361,7 +361,7 @@ func (r *replica) begin(d Digest) *fill {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.fills[d]
-	if f == nil {
+	if f == nil || f.changed { // a read from now on sees that change; else readers that overlap for ever keep nothing
 		f = &fill{}
 		r.fills[d] = f
 	}
@@ -373,7 +373,7 @@ func (r *replica) begin(d Digest) *fill {
 func (r *replica) end(d Digest, f *fill, e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f.readers--; f.readers == 0 {
+	if f.readers--; f.readers == 0 && r.fills[d] == f {
 		delete(r.fills, d)
 	}
 	if e == nil || f.changed {

@@ -283,11 +283,13 @@ func (m *Manager) Find(ctx context.Context, tenant string, token Token, how Read
 	m.counts.store.Add(1)
 	s, err := m.ask(ctx, tenant, d, how.AtLeast)
 	if errors.Is(err, ErrUnavailable) && how.WithoutQuorum > 0 && m.view != nil {
-		if e, age, ok := m.view.stale(d, now, how.WithoutQuorum); ok && e.session().Live(now) {
-			m.counts.degraded.Add(1)
-			s = e.session()
-			s.Degraded = max(age, time.Millisecond)
-			return s, nil
+		now := time.Now() // asking took a while, and what counts is the answer's age
+		if e, age, ok := m.view.stale(d, now, how.WithoutQuorum, how.AtLeast); ok {
+			if s := e.session(); s.Live(now) {
+				m.counts.degraded.Add(1)
+				s.Degraded = max(age, time.Millisecond)
+				return s, nil
+			}
 		}
 	}
 	if err != nil {

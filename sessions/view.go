@@ -207,13 +207,13 @@ func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known boo
 
 // stale is find without a majority: what was proven at most bound ago, and how
 // long ago that is.
-func (v *view) stale(d Digest, now time.Time, bound time.Duration) (*entry, time.Duration, bool) {
+func (v *view) stale(d Digest, now time.Time, bound time.Duration, atLeast int64) (*entry, time.Duration, bool) {
 	r := v.now.Load()
 	if r == nil {
 		return nil, 0, false
 	}
 	age, ok := r.proven(now, bound)
-	if !ok {
+	if !ok || r.reached.Load() < atLeast {
 		return nil, 0, false
 	}
 	e, ok := r.entries.get(d)

@@ -24,6 +24,7 @@ const (
 	silence    = 2 * time.Second        // a watch this long behind the proven revision is given up
 	lostAfter  = time.Second            // without any proof this long, the store is not asked by requests
 	loadTime   = 2 * time.Minute
+	lateUse    = 2 * time.Second // a use may be this long on its way from another node
 )
 
 // absentSize is how many tokens that stand for nothing are remembered.
@@ -199,7 +200,7 @@ func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known boo
 		return nil, false
 	}
 	if e, ok := r.entries.get(d); ok {
-		return e, !e.over()
+		return e, !e.over() && !e.idleEnded(now)
 	}
 	_, absent := r.absent.GetIfPresent(d)
 	return nil, absent

@@ -209,12 +209,19 @@ func (l *link) List(ctx context.Context, tenant string, f sessions.Filter, after
 	if err := l.ask(ctx, "List"); err != nil {
 		return nil, false, err
 	}
-	return l.Memory.List(ctx, tenant, f, after, limit)
+	list, more, err := l.Memory.List(ctx, tenant, f, after, limit)
+	if late := l.pause(ctx); late != nil {
+		return nil, false, late
+	}
+	return list, more, err
 }
 
 func (l *link) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {
 	if err := l.ask(ctx, "Count"); err != nil {
 		return 0, err
+	}
+	if late := l.pause(ctx); late != nil {
+		return 0, late
 	}
 	return l.Memory.Count(ctx, tenant, f)
 }

@@ -208,7 +208,7 @@ func (m *Memory) Touch(ctx context.Context, d Digest, s Session) (int64, error) 
 		return 0, err
 	}
 	defer m.mu.Unlock()
-	if m.tenant(s.Tenant).records[d].Revision != s.Revision {
+	if now, ok := m.tenant(s.Tenant).records[d]; !ok || now.Revision != s.Revision {
 		return 0, ErrNotFound
 	}
 	m.revision++
@@ -222,7 +222,7 @@ func (m *Memory) Rotate(ctx context.Context, r Rotation) (int64, error) {
 		return 0, err
 	}
 	defer m.mu.Unlock()
-	if m.tenant(r.Was.Tenant).records[r.Old].Revision != r.Was.Revision {
+	if now, ok := m.tenant(r.Was.Tenant).records[r.Old]; !ok || now.Revision != r.Was.Revision {
 		return 0, ErrNotFound
 	}
 	m.revision++

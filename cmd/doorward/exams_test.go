@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -59,20 +60,47 @@ func newTenant(t testing.TB, source tenants.Source, id string) string {
 	return made.UUID
 }
 
+// newStore is a session store on client that runs until the test ends.
+func newStore(t testing.TB, client *clientv3.Client, source *tenantsetcd.Source, cfg sessionsetcd.Config) *sessionsetcd.Store {
+	t.Helper()
+	store := sessionsetcd.New(client, source.Keys, cfg)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
 func TestSessionsInEtcdSitTheExam(t *testing.T) {
 	client := startMember(t)
-	storetest.Run(t, func(t *testing.T) (storetest.Store, string, string) {
+	storetest.Run(t, func(t *testing.T) storetest.Fixture {
 		source := newSource(t, client)
-		store := sessionsetcd.New(client, source.Keys)
+		store := newStore(t, client, source, sessionsetcd.Config{})
 		a, b := newTenant(t, source, "a"), newTenant(t, source, "b")
-		t.Cleanup(func() { // the next part makes the same ids
+		t.Cleanup(func() { // the next part makes the same ids, and begins with an empty store
 			for _, uuid := range []string{a, b} {
+				if err := store.RemoveTenant(context.Background(), uuid); err != nil {
+					t.Error(err)
+				}
 				if err := source.Remove(context.Background(), uuid); err != nil {
 					t.Error(err)
 				}
 			}
 		})
-		return store, a, b
+		return storetest.Fixture{Store: store, A: a, B: b, Compact: func() {
+			revision, err := store.Revision(t.Context())
+			if err == nil {
+				_, err = client.Compact(t.Context(), revision)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}}
 	})
 }
 
@@ -81,7 +109,7 @@ func TestSessionsInEtcdSitTheExam(t *testing.T) {
 func TestADumpOfEtcdOpensNothing(t *testing.T) {
 	client := startMember(t)
 	source := newSource(t, client)
-	store := sessionsetcd.New(client, source.Keys)
+	store := newStore(t, client, source, sessionsetcd.Config{})
 	manager := sessions.New(store, store, sessions.Config{})
 	a, b := newTenant(t, source, "a"), newTenant(t, source, "b")
 	if err := source.PutSecret(t.Context(), a, "pepper", tenants.Secret("hot-secret")); err != nil {
@@ -116,7 +144,7 @@ func TestADumpOfEtcdOpensNothing(t *testing.T) {
 			}
 		}
 	}
-	if _, err := manager.Find(t.Context(), a, token); err != nil {
+	if _, err := manager.Find(t.Context(), a, token, sessions.Reading{}); err != nil {
 		t.Fatalf("before it is moved: %v", err)
 	}
 	// An attacker who can write to etcd gives tenant b the record of tenant a,
@@ -131,7 +159,7 @@ func TestADumpOfEtcdOpensNothing(t *testing.T) {
 		if _, err := client.Put(t.Context(), "/dw/live/s/"+tenant+"/"+to.Digest(tenant).Key(), string(got.Kvs[0].Value)); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := manager.Find(t.Context(), tenant, to); err == nil {
+		if s, err := manager.Find(t.Context(), tenant, to, sessions.Reading{}); err == nil {
 			t.Errorf("a moved record opened as %s", s.Subject)
 		}
 	}

@@ -3,11 +3,9 @@ package etcd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/doorward/doorward/sessions"
@@ -32,21 +30,10 @@ func (s *Store) PutChallenge(ctx context.Context, id sessions.ChallengeID, c ses
 	}
 	path := challengeKey(c.Tenant, id)
 	sealed := string(keys.Seal([]byte(path), text))
-	for {
-		lease, bucket, err := s.leases.take(ctx, c.ExpiresAt, 1)
-		if err != nil {
-			return unavailable("grant lease", err)
-		}
-		_, err = s.client.Put(ctx, path, sealed, clientv3.WithLease(lease))
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) && ctx.Err() == nil {
-			bucket.forget(lease)
-			continue
-		}
-		if err != nil {
-			return unavailable("store challenge", err)
-		}
-		return nil
-	}
+	_, err = s.leased(ctx, c.ExpiresAt, 1, func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).Then(clientv3.OpPut(path, sealed, clientv3.WithLease(lease))).Commit()
+	})
+	return err
 }
 
 // SpendAttempt implements sessions.Challenges.

@@ -30,17 +30,28 @@ type record struct {
 	End      int64           `json:"x"`
 	Idle     int64           `json:"t"` // milliseconds
 	Remember bool            `json:"r,omitempty"`
+	Issued   int64           `json:"g"`
+	Rotated  int64           `json:"o,omitempty"` // 0: it was not
+	Salt     []byte          `json:"z,omitempty"`
 }
 
 const recordVersion = 1
 
 func encode(s sessions.Session) []byte {
-	text, err := json.Marshal(record{
+	r := record{
 		V: recordVersion, ID: s.ID, Subject: s.Subject, Claims: s.Claims, AMR: s.AMR,
 		Version: s.Verifier.Version, Digest: s.Verifier.Digest, IP: s.Client.IP, Agent: s.Client.UserAgent,
 		Auth: s.AuthTime.UnixMilli(), Created: s.CreatedAt.UnixMilli(), Seen: s.LastSeenAt.UnixMilli(),
 		IdleEnd: s.IdleExpiresAt.UnixMilli(), End: s.ExpiresAt.UnixMilli(), Idle: s.Idle.Milliseconds(), Remember: s.Remember,
-	})
+		Issued: s.IssuedAt.UnixMilli(),
+	}
+	if s.Superseded() {
+		r.Rotated = s.RotatedAt.UnixMilli()
+	}
+	if s.Salt != (sessions.Salt{}) {
+		r.Salt = s.Salt[:]
+	}
+	text, err := json.Marshal(r)
 	if err != nil {
 		panic("sessions/etcd: encode: " + err.Error()) // claims are checked JSON, the rest is plain
 	}
@@ -55,20 +66,29 @@ func decode(tenant string, text []byte) (sessions.Session, error) {
 	if r.V != recordVersion {
 		return sessions.Session{}, fmt.Errorf("decode session: record version %d is not known here", r.V)
 	}
-	return sessions.Session{
+	s := sessions.Session{
 		ID: r.ID, Tenant: tenant, Subject: r.Subject, Claims: r.Claims, AMR: r.AMR,
 		Verifier: sessions.Verifier{Version: r.Version, Digest: r.Digest},
 		Client:   sessions.Client{IP: r.IP, UserAgent: r.Agent},
 		AuthTime: at(r.Auth), CreatedAt: at(r.Created), LastSeenAt: at(r.Seen),
 		IdleExpiresAt: at(r.IdleEnd), ExpiresAt: at(r.End),
 		Idle: time.Duration(r.Idle) * time.Millisecond, Remember: r.Remember,
-	}, nil
+		IssuedAt: at(r.Issued),
+	}
+	if r.Rotated != 0 {
+		s.RotatedAt = at(r.Rotated)
+	}
+	if copy(s.Salt[:], r.Salt) != len(r.Salt) || len(r.Salt) != 0 && len(r.Salt) != len(s.Salt) {
+		return sessions.Session{}, fmt.Errorf("decode session: a salt of %d bytes", len(r.Salt))
+	}
+	return s, nil
 }
 
 func at(milli int64) time.Time { return time.UnixMilli(milli).UTC() }
 
 const (
-	recordPrefix    = "/dw/live/s/"
+	livePrefix      = "/dw/live/" // what nodes watch lies here
+	recordPrefix    = livePrefix + "s/"
 	idPrefix        = "/dw/s/id/"
 	subjectPrefix   = "/dw/s/sub/"
 	verifierPrefix  = "/dw/s/ver/"

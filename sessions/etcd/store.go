@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/doorward/doorward/sessions"
@@ -17,100 +17,143 @@ import (
 // tenant can be read or written.
 type KeysFunc func(ctx context.Context, tenant string) (*seal.Keys, error)
 
-// Store is a sessions.Store and sessions.Challenges in etcd.
+// Config tunes a Store. The zero value is for the embedded member.
+type Config struct {
+	// TxnOps is etcd's --max-txn-ops: how many operations it takes in one
+	// transaction. 0 is 1024, as sessions/cluster sets it; etcd's own default is
+	// 128.
+	TxnOps int
+}
+
+// Store is a sessions.Store and sessions.Challenges in etcd. Safe for use by
+// many goroutines.
 type Store struct {
 	client *clientv3.Client
 	keys   KeysFunc
 	leases leases
+	txnOps int // of ours in one transaction
+	queue  chan *write
+
+	mu      sync.Mutex
+	watches map[chan<- struct{}]bool // that run, to be asked for their progress
 }
 
-// New returns a Store on client. The client stays the caller's.
-func New(client *clientv3.Client, keys KeysFunc) *Store {
-	return &Store{client: client, keys: keys, leases: leases{client: client, buckets: map[int64]*bucket{}}}
+// nestedOps is the head-room for the operations of the largest nested
+// transaction: etcd takes what is around it off its limit (checkTxnRequest in
+// etcdserver/api/v3rpc/key.go).
+const nestedOps = 8
+
+// New returns a Store on client. The client stays the caller's. Creates and
+// touches need Run.
+func New(client *clientv3.Client, keys KeysFunc, cfg Config) *Store {
+	if cfg.TxnOps == 0 {
+		cfg.TxnOps = 1024
+	}
+	return &Store{
+		client: client, keys: keys, txnOps: max(nestedOps, cfg.TxnOps-nestedOps),
+		leases: leases{client: client, buckets: map[int64]*bucket{}},
+		queue:  make(chan *write, queued), watches: map[chan<- struct{}]bool{},
+	}
 }
 
-// Create implements sessions.Store.
+// Create implements sessions.Store. Only what has no condition shares its
+// transaction with others: one condition that fails fails all.
 func (s *Store) Create(ctx context.Context, c sessions.Creation) (int64, error) {
-	tenant := c.Session.Tenant
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, c.Session.Tenant)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
-	drop, err := s.replaced(ctx, keys, c)
-	if err != nil {
-		return 0, err
+	puts := s.puts(keys, c.Digest, c.Session)
+	if c.Replaces != nil || c.Challenge != nil {
+		return s.createIf(ctx, keys, c, puts)
 	}
-	var when []clientv3.Cmp
-	if c.Challenge != nil {
-		pending := challengeKey(tenant, *c.Challenge)
-		when = append(when, clientv3.Compare(clientv3.CreateRevision(pending), ">", 0))
-		drop = append(drop, clientv3.OpDelete(pending))
+	w := &write{record: puts[0].key, puts: puts, end: c.Session.ExpiresAt}
+	for _, p := range puts {
+		w.bytes += len(p.key) + len(p.value) + 64
 	}
-	index := indexKeys(keys, c.Session)
-	record := recordKey(tenant, c.Digest)
-	value := string(keys.Seal([]byte(record), encode(c.Session)))
+	o, err := s.enqueue(ctx, w)
+	return o.revision, err
+}
+
+// puts are a session's record, sealed, and its index entries.
+func (s *Store) puts(keys *seal.Keys, d sessions.Digest, session sessions.Session) []put {
+	record := recordKey(session.Tenant, d)
+	puts := []put{{record, sealed(keys, record, session)}}
+	for _, key := range indexKeys(keys, session) {
+		puts = append(puts, put{key, d.Key()})
+	}
+	return puts
+}
+
+func sealed(keys *seal.Keys, record string, s sessions.Session) string {
+	return string(keys.Seal([]byte(record), encode(s)))
+}
+
+// createIf creates in a transaction of its own: the challenge must be there
+// still, and the session that is replaced must be as it was read.
+func (s *Store) createIf(ctx context.Context, keys *seal.Keys, c sessions.Creation, puts []put) (int64, error) {
 	for {
-		lease, bucket, err := s.leases.take(ctx, c.Session.ExpiresAt, 1+len(index))
+		var when []clientv3.Cmp
+		var ops, orElse []clientv3.Op
+		if c.Challenge != nil {
+			pending := challengeKey(c.Session.Tenant, *c.Challenge)
+			when = append(when, clientv3.Compare(clientv3.CreateRevision(pending), ">", 0))
+			ops = append(ops, clientv3.OpDelete(pending))
+			orElse = append(orElse, clientv3.OpGet(pending, clientv3.WithCountOnly()))
+		}
+		if c.Replaces != nil {
+			old, err := s.current(ctx, keys, c.Session.Tenant, *c.Replaces)
+			if err != nil && !errors.Is(err, sessions.ErrNotFound) {
+				return 0, err
+			}
+			if err == nil {
+				when = append(when, old.unchanged()...)
+				ops = append(ops, old.deletes(keys)...)
+			}
+		}
+		done, err := s.leased(ctx, c.Session.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+			all := ops[:len(ops):len(ops)]
+			for _, p := range puts {
+				all = append(all, clientv3.OpPut(p.key, p.value, clientv3.WithLease(lease)))
+			}
+			return s.client.Txn(ctx).If(when...).Then(all...).Else(orElse...).Commit()
+		})
 		if err != nil {
-			return 0, unavailable("grant lease", err)
+			return 0, err
 		}
-		ops := append(drop[:len(drop):len(drop)], clientv3.OpPut(record, value, clientv3.WithLease(lease)))
-		for _, key := range index {
-			ops = append(ops, clientv3.OpPut(key, c.Digest.Key(), clientv3.WithLease(lease)))
+		if done.Succeeded {
+			return done.Header.Revision, nil
 		}
-		done, err := s.client.Txn(ctx).If(when...).Then(ops...).Commit()
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) && ctx.Err() == nil {
-			bucket.forget(lease)
-			continue
-		}
-		if err != nil {
-			return 0, unavailable("store session", err)
-		}
-		if !done.Succeeded {
+		if c.Challenge != nil && done.Responses[0].GetResponseRange().Count == 0 {
 			return 0, sessions.ErrNotFound
 		}
-		return done.Header.Revision, nil
 	}
-}
-
-// replaced are the deletes that end the session which c takes the place of.
-func (s *Store) replaced(ctx context.Context, keys *seal.Keys, c sessions.Creation) ([]clientv3.Op, error) {
-	if c.Replaces == nil {
-		return nil, nil
-	}
-	old, err := s.Find(ctx, c.Session.Tenant, *c.Replaces)
-	if errors.Is(err, sessions.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return deletes(keys, *c.Replaces, old), nil
-}
-
-// deletes removes a record and its index entries.
-func deletes(keys indexer, d sessions.Digest, s sessions.Session) []clientv3.Op {
-	ops := []clientv3.Op{clientv3.OpDelete(recordKey(s.Tenant, d))}
-	for _, key := range indexKeys(keys, s) {
-		ops = append(ops, clientv3.OpDelete(key))
-	}
-	return ops
 }
 
 // Find implements sessions.Store.
 func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (sessions.Session, error) {
-	got, err := s.client.Get(ctx, recordKey(tenant, d))
+	got, err := s.client.Txn(ctx).Then(append(epochReads(tenant), clientv3.OpGet(recordKey(tenant, d)))...).Commit()
 	if err != nil {
 		return sessions.Session{}, unavailable("read session", err)
 	}
-	if len(got.Kvs) == 0 {
+	kvs := got.Responses[epochOps].GetResponseRange().Kvs
+	if len(kvs) == 0 {
 		return sessions.Session{}, sessions.ErrNotFound
 	}
 	keys, err := s.keys(ctx, tenant)
 	if err != nil {
 		return sessions.Session{}, unavailable("read tenant keys", err)
 	}
-	return open(keys, tenant, got.Kvs[0])
+	found, err := open(keys, tenant, kvs[0])
+	if err != nil {
+		return sessions.Session{}, err
+	}
+	var ended epochs
+	ended.read(got)
+	if ended.has(found) {
+		return sessions.Session{}, sessions.ErrNotFound
+	}
+	return found, nil
 }
 
 // open reads a record. One that does not open, being another tenant's or moved
@@ -121,88 +164,86 @@ func open(keys *seal.Keys, tenant string, kv *mvccpb.KeyValue) (sessions.Session
 		return sessions.Session{}, fmt.Errorf("open session record: %w", err)
 	}
 	found, err := decode(tenant, text)
-	found.Revision = kv.ModRevision
+	found.Revision, found.Born = kv.ModRevision, kv.CreateRevision
 	return found, err
 }
 
-// FindID implements sessions.Store.
+// FindID implements sessions.Store. A rotation between its two reads leads it
+// to a record that is no longer current; then it looks again.
 func (s *Store) FindID(ctx context.Context, tenant string, id sessions.ID) (sessions.Session, error) {
-	d, err := s.digestOf(ctx, tenant, id)
-	if err != nil {
-		return sessions.Session{}, err
+	for {
+		_, d, err := s.digestOf(ctx, tenant, id)
+		if err != nil {
+			return sessions.Session{}, err
+		}
+		found, err := s.Find(ctx, tenant, d)
+		if err != nil {
+			return sessions.Session{}, err
+		}
+		if found.ID != id {
+			return sessions.Session{}, sessions.ErrNotFound
+		}
+		if !found.Superseded() {
+			return found, nil
+		}
 	}
-	return s.Find(ctx, tenant, d)
-}
-
-func (s *Store) digestOf(ctx context.Context, tenant string, id sessions.ID) (sessions.Digest, error) {
-	got, err := s.client.Get(ctx, idPrefix+tenant+"/"+string(id))
-	if err != nil {
-		return sessions.Digest{}, unavailable("read session index", err)
-	}
-	if len(got.Kvs) == 0 {
-		return sessions.Digest{}, sessions.ErrNotFound
-	}
-	return sessions.ParseDigest(string(got.Kvs[0].Value))
 }
 
 // Touch implements sessions.Store. The record keeps its lease, which is by the
 // absolute deadline and so does not change.
 func (s *Store) Touch(ctx context.Context, d sessions.Digest, touched sessions.Session) (int64, error) {
+	if touched.Revision == 0 { // etcd has absent keys at 0
+		return 0, sessions.ErrNotFound
+	}
 	keys, err := s.keys(ctx, touched.Tenant)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
 	record := recordKey(touched.Tenant, d)
-	done, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(record), "=", touched.Revision)).
-		Then(clientv3.OpPut(record, string(keys.Seal([]byte(record), encode(touched))), clientv3.WithIgnoreLease())).
-		Commit()
+	value := sealed(keys, record, touched)
+	o, err := s.enqueue(ctx, &write{
+		record: record, bytes: 2*len(record) + len(value) + 128,
+		touch: clientv3.OpTxn(
+			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(record), "=", touched.Revision)},
+			[]clientv3.Op{clientv3.OpPut(record, value, clientv3.WithIgnoreLease())}, nil),
+	})
+	if err == nil && !o.met {
+		err = sessions.ErrNotFound
+	}
 	if err != nil {
-		return 0, unavailable("renew session", err)
+		return 0, err
+	}
+	return o.revision, nil
+}
+
+// Rotate implements sessions.Store. What moves has a new birth, so that an
+// epoch since the old one must stop it here.
+func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) {
+	if r.Was.Revision == 0 { // etcd has absent keys at 0
+		return 0, sessions.ErrNotFound
+	}
+	keys, err := s.keys(ctx, r.Was.Tenant)
+	if err != nil {
+		return 0, unavailable("read tenant keys", err)
+	}
+	old := recordKey(r.Was.Tenant, r.Old)
+	when := append(noEpochSince(r.Was), clientv3.Compare(clientv3.ModRevision(old), "=", r.Was.Revision))
+	mark := clientv3.OpPut(old, sealed(keys, old, r.Was), clientv3.WithIgnoreLease())
+	puts := s.puts(keys, r.New, r.Next)
+	done, err := s.leased(ctx, r.Next.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+		ops := []clientv3.Op{mark}
+		for _, p := range puts {
+			ops = append(ops, clientv3.OpPut(p.key, p.value, clientv3.WithLease(lease)))
+		}
+		return s.client.Txn(ctx).If(when...).Then(ops...).Commit()
+	})
+	if err != nil {
+		return 0, err
 	}
 	if !done.Succeeded {
 		return 0, sessions.ErrNotFound
 	}
 	return done.Header.Revision, nil
-}
-
-// Delete implements sessions.Store.
-func (s *Store) Delete(ctx context.Context, tenant string, d sessions.Digest) (int64, bool, error) {
-	found, err := s.Find(ctx, tenant, d)
-	if errors.Is(err, sessions.ErrNotFound) {
-		return 0, false, nil
-	}
-	ops := []clientv3.Op{clientv3.OpDelete(recordKey(tenant, d))}
-	switch {
-	case errors.Is(err, sessions.ErrUnavailable):
-		return 0, false, err
-	case err == nil:
-		keys, err := s.keys(ctx, tenant)
-		if err != nil {
-			return 0, false, unavailable("read tenant keys", err)
-		}
-		ops = deletes(keys, d, found)
-	default:
-		// A record that cannot be read can still be revoked; its index entries
-		// are passed over by readers and end with their lease.
-	}
-	done, err := s.client.Txn(ctx).Then(ops...).Commit()
-	if err != nil {
-		return 0, false, unavailable("delete session", err)
-	}
-	return done.Header.Revision, done.Responses[0].GetResponseDeleteRange().Deleted > 0, nil
-}
-
-// DeleteID implements sessions.Store.
-func (s *Store) DeleteID(ctx context.Context, tenant string, id sessions.ID) (int64, bool, error) {
-	d, err := s.digestOf(ctx, tenant, id)
-	if errors.Is(err, sessions.ErrNotFound) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	return s.Delete(ctx, tenant, d)
 }
 
 // List implements sessions.Store.
@@ -211,155 +252,50 @@ func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, afte
 	if err != nil {
 		return nil, false, unavailable("read tenant keys", err)
 	}
-	found, more, err := s.matching(ctx, keys, tenant, f, after, limit)
-	if err != nil {
-		return nil, false, err
-	}
-	list := make([]sessions.Session, len(found))
-	for i, one := range found {
-		list[i] = one.session
-	}
-	return list, more, nil
-}
-
-// match is one session and where it lies.
-type match struct {
-	digest  sessions.Digest
-	session sessions.Session
-}
-
-// matching reads up to limit sessions by an index, in the order of their IDs.
-func (s *Store) matching(ctx context.Context, keys *seal.Keys, tenant string, f sessions.Filter, after sessions.ID, limit int) (list []match, more bool, err error) {
 	prefix := indexPrefix(keys, tenant, f)
 	from := prefix
 	if after != "" {
 		from = prefix + string(after) + "\x00"
 	}
-	for more = true; more && len(list) < limit; {
+	var list []sessions.Session
+	more := true
+	for more && len(list) < limit {
 		entries, err := s.client.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(int64(limit-len(list))))
 		if err != nil {
 			return nil, false, unavailable("read session index", err)
 		}
-		found, err := s.records(ctx, keys, tenant, entries.Kvs)
+		found, ended, err := s.records(ctx, tenant, entries.Kvs)
 		if err != nil {
 			return nil, false, err
 		}
-		list = append(list, found...)
-		more = entries.More
-		if more {
+		for _, one := range found {
+			if one.record == nil {
+				continue
+			}
+			session, err := one.open(keys)
+			if err != nil {
+				return nil, false, err
+			}
+			if one.names(session) && !ended.has(session) {
+				list = append(list, session)
+			}
+		}
+		if more = entries.More; more {
 			from = string(entries.Kvs[len(entries.Kvs)-1].Key) + "\x00"
 		}
 	}
 	return list, more, nil
 }
 
-// txnOps is how many operations go into one transaction: etcd's own default
-// limit, which an external cluster will have.
-const txnOps = 128
-
-// records reads what index entries point to. An entry whose record is gone, or
-// holds another session, is passed over.
-func (s *Store) records(ctx context.Context, keys *seal.Keys, tenant string, entries []*mvccpb.KeyValue) ([]match, error) {
-	var list []match
-	for len(entries) > 0 {
-		batch := entries[:min(txnOps, len(entries))]
-		entries = entries[len(batch):]
-		var ops []clientv3.Op
-		var digests []sessions.Digest
-		for _, entry := range batch {
-			d, err := sessions.ParseDigest(string(entry.Value))
-			if err != nil {
-				return nil, fmt.Errorf("read session index %s: %w", entry.Key, err)
-			}
-			digests = append(digests, d)
-			ops = append(ops, clientv3.OpGet(recordKey(tenant, d)))
-		}
-		got, err := s.client.Txn(ctx).Then(ops...).Commit()
-		if err != nil {
-			return nil, unavailable("read sessions", err)
-		}
-		for i, answer := range got.Responses {
-			kvs := answer.GetResponseRange().Kvs
-			if len(kvs) == 0 {
-				continue
-			}
-			found, err := open(keys, tenant, kvs[0])
-			if err != nil {
-				return nil, err
-			}
-			if found.ID == idIn(string(batch[i].Key)) {
-				list = append(list, match{digests[i], found})
-			}
-		}
-	}
-	return list, nil
-}
-
-// DeleteAll implements sessions.Store.
-func (s *Store) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (n int, more bool, revision int64, err error) {
+// Count implements sessions.Store.
+func (s *Store) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {
 	keys, err := s.keys(ctx, tenant)
 	if err != nil {
-		return 0, true, 0, unavailable("read tenant keys", err)
+		return 0, unavailable("read tenant keys", err)
 	}
-	found, more, err := s.matching(ctx, keys, tenant, f, "", limit+1) // one more: except may be among them
+	got, err := s.client.Get(ctx, indexPrefix(keys, tenant, f), clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
-		return 0, true, 0, err
+		return 0, unavailable("count sessions", err)
 	}
-	var ops []clientv3.Op
-	flush := func() error {
-		if len(ops) == 0 {
-			return nil
-		}
-		done, err := s.client.Txn(ctx).Then(ops...).Commit()
-		if err != nil {
-			return unavailable("delete sessions", err)
-		}
-		revision, ops = done.Header.Revision, ops[:0]
-		return nil
-	}
-	for _, one := range found {
-		if one.session.ID == except {
-			continue
-		}
-		if n == limit {
-			more = true
-			break
-		}
-		ops = append(ops, deletes(keys, one.digest, one.session)...)
-		n++
-		if len(ops)+4 > txnOps {
-			if err := flush(); err != nil {
-				return n, true, revision, err
-			}
-		}
-	}
-	return n, more, revision, flush()
-}
-
-// RemoveTenant implements sessions.Store: ranges of deletes, in one
-// transaction.
-func (s *Store) RemoveTenant(ctx context.Context, tenant string) error {
-	var ops []clientv3.Op
-	for _, prefix := range []string{recordPrefix, idPrefix, subjectPrefix, verifierPrefix, challengePrefix} {
-		ops = append(ops, clientv3.OpDelete(prefix+tenant+"/", clientv3.WithPrefix()))
-	}
-	if _, err := s.client.Txn(ctx).Then(ops...).Commit(); err != nil {
-		return unavailable("remove sessions of tenant", err)
-	}
-	return nil
-}
-
-// Revision implements sessions.Store.
-func (s *Store) Revision(ctx context.Context) (int64, error) {
-	got, err := s.client.Get(ctx, recordPrefix, clientv3.WithCountOnly())
-	if err != nil {
-		return 0, unavailable("read revision", err)
-	}
-	return got.Header.Revision, nil
-}
-
-// unavailable says that etcd, or what is read from it, could not be reached or
-// would not write. The cause stays readable for the log.
-func unavailable(what string, err error) error {
-	return fmt.Errorf("%s: %w: %w", what, sessions.ErrUnavailable, err)
+	return int(got.Count), nil
 }

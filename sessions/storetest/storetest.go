@@ -24,9 +24,16 @@ type Store interface {
 	sessions.Challenges
 }
 
-// Run examines a store. open gives an empty one for two tenants; it is called
-// once for each part.
-func Run(t *testing.T, open func(t *testing.T) (s Store, tenantA, tenantB string)) {
+// Fixture is an empty store for two tenants.
+type Fixture struct {
+	Store   Store
+	A, B    string // uuids
+	Compact func() // makes the store forget which changes led to what it holds now
+}
+
+// Run examines a store. open gives an empty one; it is called once for each
+// part.
+func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	for _, part := range []struct {
 		name string
 		run  func(e exam)
@@ -34,30 +41,52 @@ func Run(t *testing.T, open func(t *testing.T) (s Store, tenantA, tenantB string
 		{"what was created is found", found},
 		{"a tenant sees only its own", isolated},
 		{"create replaces in the same write", replaces},
+		{"create may be tried again", createsAgain},
 		{"touch never brings back what was deleted", touch},
 		{"delete is idempotent", deletes},
 		{"lists are ordered and paged", lists},
+		{"counts go by filter", counts},
 		{"delete all goes by filter, in steps, and spares one", deletesAll},
 		{"a removed tenant leaves nothing", removesTenant},
 		{"revisions grow", revisions},
 		{"a context that is over is unavailable, not absent", over},
+
+		{"a rotation moves a session and marks what it leaves", rotates},
+		{"whoever holds the old token can still end the session", endsByOld},
+		{"a rotation loses to a revoke", rotationLoses},
+		{"of many rotations at once one wins", rotationsRace},
+
+		{"an epoch ends what was there and nothing later", epochs},
+		{"an epoch ends what was touched or rotated", epochsOutrun},
+
+		{"a load shows all as it was at one revision", loads},
+		{"a watch brings every change in order, each revision whole", watches},
+		{"a watch goes on from any revision", resumes},
+		{"a watch tells how far it is when nothing changes", progresses},
+		{"two watches do not hinder each other", twoWatches},
+		{"a watch ends with its context", watchEnds},
+		{"a watch that asks for what is forgotten says so", forgotten},
+		{"a load and a watch make a true copy while others write", copies},
+
 		{"a challenge is answered once", challenge},
 		{"a challenge has so many attempts, however many ask at once", attempts},
 		{"a challenge ends in time", challengeEnds},
 		{"renewals race a revoke and lose", race},
+		{"a renewal, a rotation and a revoke at once end the session", threeWayRace},
 		{"many writers at once each keep their own", concurrent},
 	} {
 		t.Run(part.name, func(t *testing.T) {
-			s, a, b := open(t)
-			part.run(exam{t, s, a, b})
+			f := open(t)
+			part.run(exam{t, f.Store, f.A, f.B, f.Compact})
 		})
 	}
 }
 
 type exam struct {
 	*testing.T
-	store Store
-	a, b  string
+	store   Store
+	a, b    string
+	compact func()
 }
 
 // session is one to store: every member set, times in whole milliseconds.
@@ -70,7 +99,7 @@ func (e exam) session(tenant, subject string) (sessions.Token, sessions.Session)
 		Client:   sessions.Client{IP: "192.0.2.1", UserAgent: "exam/1"},
 		AuthTime: now, CreatedAt: now, LastSeenAt: now,
 		IdleExpiresAt: now.Add(time.Minute), ExpiresAt: now.Add(time.Hour),
-		Idle: time.Minute, Remember: true,
+		Idle: time.Minute, Remember: true, IssuedAt: now,
 	}
 }
 
@@ -80,6 +109,7 @@ func (e exam) create(tenant, subject string) (sessions.Digest, sessions.Session)
 	token, s := e.session(tenant, subject)
 	d := token.Digest(tenant)
 	s.Revision = e.must(e.store.Create(e.Context(), sessions.Creation{Digest: d, Session: s}))
+	s.Born = s.Revision
 	return d, s
 }
 
@@ -166,6 +196,7 @@ func replaces(e exam) {
 	token, s := e.session(e.a, "alice")
 	d := token.Digest(e.a)
 	s.Revision = e.must(e.store.Create(e.Context(), sessions.Creation{Digest: d, Session: s, Replaces: &old}))
+	s.Born = s.Revision
 	e.absent(e.a, old)
 	e.present(e.a, d, s)
 	if got := e.list(sessions.Filter{Subject: "alice"}); !slices.Equal(got, []sessions.ID{s.ID}) {
@@ -174,6 +205,18 @@ func replaces(e exam) {
 	// One that is not there is no hindrance.
 	token, s = e.session(e.a, "alice")
 	e.must(e.store.Create(e.Context(), sessions.Creation{Digest: token.Digest(e.a), Session: s, Replaces: &old}))
+}
+
+// createsAgain: whoever does not know whether a create was made makes it again.
+func createsAgain(e exam) {
+	d, s := e.create(e.a, "alice")
+	again := s
+	again.Revision, again.Born = 0, 0
+	s.Revision = e.must(e.store.Create(e.Context(), sessions.Creation{Digest: d, Session: again}))
+	e.present(e.a, d, s) // it was born by the first
+	if got := e.list(sessions.Filter{}); !slices.Equal(got, []sessions.ID{s.ID}) {
+		e.Fatalf("listed %v", got)
+	}
 }
 
 func touch(e exam) {
@@ -197,6 +240,10 @@ func touch(e exam) {
 	}
 	if _, err := e.store.Touch(e.Context(), d, s); !errors.Is(err, sessions.ErrNotFound) {
 		e.Fatalf("touched what was deleted: %v", err)
+	}
+	s.Revision = 0 // as absent keys have it
+	if _, err := e.store.Touch(e.Context(), d, s); !errors.Is(err, sessions.ErrNotFound) {
+		e.Fatalf("touched what never was: %v", err)
 	}
 	e.absent(e.a, d)
 }
@@ -258,6 +305,24 @@ func lists(e exam) {
 	}
 	if n := len(e.list(sessions.Filter{Digest: "sha256:abc"})); n != 7 {
 		e.Fatalf("the verifier made %d", n)
+	}
+}
+
+func counts(e exam) {
+	for i := range 5 {
+		e.create(e.a, fmt.Sprintf("user-%d", i%2))
+	}
+	d, _ := e.create(e.a, "user-0")
+	e.create(e.b, "user-0")
+	if _, _, err := e.store.Delete(e.Context(), e.a, d); err != nil {
+		e.Fatal(err)
+	}
+	for f, want := range map[sessions.Filter]int{
+		{}: 5, {Subject: "user-0"}: 3, {Subject: "user"}: 0, {Digest: "sha256:abc"}: 5, {Digest: "sha256:ab"}: 0,
+	} {
+		if n, err := e.store.Count(e.Context(), e.a, f); n != want || err != nil {
+			e.Errorf("%+v: %d, want %d, err %v", f, n, want, err)
+		}
 	}
 }
 
@@ -343,6 +408,11 @@ func over(e exam) {
 		"create":   second(e.store.Create(ctx, sessions.Creation{Digest: token.Digest(e.a), Session: fresh})),
 		"find":     second(e.store.Find(ctx, e.a, d)),
 		"touch":    second(e.store.Touch(ctx, d, s)),
+		"rotate":   second(e.store.Rotate(ctx, e.rotation(d, s))),
+		"find id":  second(e.store.FindID(ctx, e.a, s.ID)),
+		"count":    second(e.store.Count(ctx, e.a, sessions.Filter{})),
+		"epoch":    second(e.store.BumpEpoch(ctx, e.a, sessions.Filter{})),
+		"load":     second(e.store.Load(ctx, true, func(sessions.Change) {})),
 		"revision": second(e.store.Revision(ctx)),
 		"remove":   e.store.RemoveTenant(ctx, e.a),
 		"put":      e.store.PutChallenge(ctx, sessions.NewChallengeID(), e.challenge(e.a)),
@@ -396,6 +466,7 @@ func challenge(e exam) {
 	d := token.Digest(e.a)
 	c := sessions.Creation{Digest: d, Session: s, Challenge: &id}
 	s.Revision = e.must(e.store.Create(e.Context(), c))
+	s.Born = s.Revision
 	e.present(e.a, d, s)
 	if _, err := e.store.SpendAttempt(e.Context(), e.a, id); !errors.Is(err, sessions.ErrNotFound) {
 		e.Fatalf("answered twice: %v", err)

@@ -9,6 +9,7 @@ VERIFIERS   := htpasswd users
 
 build: verifiers
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/doorward ./cmd/doorward
+	$(GO) build -trimpath -o bin/doorload ./cmd/doorload
 
 # The ready-made verifiers go to bin/verifiers and into the program.
 verifiers:

@@ -87,6 +87,13 @@ func (e *entry) over() bool {
 	return false
 }
 
+// idleEnded reports whether the session's idle time ended so short a time ago
+// that a use on another node, which moved that end, may not have come here yet.
+func (e *entry) idleEnded(now time.Time) bool {
+	ago := now.UnixMilli() - e.idleEnd
+	return e.idleEnd < e.end && ago >= 0 && ago < lateUse.Milliseconds()
+}
+
 // epochName is what an epoch ends.
 type epochName struct{ tenant, verifier string }
 

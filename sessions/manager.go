@@ -213,13 +213,15 @@ func (m *Manager) create(ctx context.Context, c Creation) (int64, error) {
 	}
 }
 
-// endOldest ends the subject's oldest sessions beyond limit. Logins at the same
-// moment may each see the other's: then there are too few for an instant,
-// never too many for longer than the logins take. What the index still counts
-// of sessions that ended by themselves goes first.
+// endOldest ends the subject's oldest sessions beyond limit. Of logins at the
+// same moment each may see the other's. It spares what was stored after s: who
+// did that sees s, and ends what is then too much. So none of them ends one
+// that is younger, and the last leaves as many as there may be. What the index
+// still counts of sessions that ended by themselves goes too.
 func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
+	limit = max(limit, 1)
 	n, err := m.store.Count(ctx, s.Tenant, Filter{Subject: s.Subject})
 	if err != nil {
 		return fmt.Errorf("count sessions of subject: %w", err)
@@ -231,15 +233,20 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	if err != nil {
 		return fmt.Errorf("list sessions of subject: %w", err)
 	}
+	born := s.Born
+	if i := slices.IndexFunc(list, func(other Session) bool { return other.ID == s.ID }); i >= 0 {
+		born = list[i].Born // a create that was tried again was born by its first try
+	}
 	now, live := time.Now(), []Session{}
 	var end []ID
 	for _, other := range list {
+		rotated := !other.IssuedAt.Equal(other.CreatedAt) // then it may be older than its record
 		switch {
 		case other.ID == s.ID:
-		case other.Live(now):
-			live = append(live, other)
-		default:
+		case !other.Live(now):
 			end = append(end, other.ID)
+		case other.Born < born || rotated:
+			live = append(live, other)
 		}
 	}
 	for _, old := range live[:max(0, len(live)+1-limit)] {
@@ -283,11 +290,13 @@ func (m *Manager) Find(ctx context.Context, tenant string, token Token, how Read
 	m.counts.store.Add(1)
 	s, err := m.ask(ctx, tenant, d, how.AtLeast)
 	if errors.Is(err, ErrUnavailable) && how.WithoutQuorum > 0 && m.view != nil {
-		if e, age, ok := m.view.stale(d, now, how.WithoutQuorum); ok && e.session().Live(now) {
-			m.counts.degraded.Add(1)
-			s = e.session()
-			s.Degraded = max(age, time.Millisecond)
-			return s, nil
+		now := time.Now() // asking took a while, and what counts is the answer's age
+		if e, age, ok := m.view.stale(d, now, how.WithoutQuorum, how.AtLeast); ok {
+			if s := e.session(); s.Live(now) {
+				m.counts.degraded.Add(1)
+				s.Degraded = max(age, time.Millisecond)
+				return s, nil
+			}
 		}
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,4 +275,50 @@ func TestAChangedTokenIsRefused(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Two logins that see each other must not end each other: then the subject
+// would be left with none.
+func TestLoginsAtTheSameMomentLeaveAsManyAsTheLimitAllows(t *testing.T) {
+	for _, limit := range []int{1, 3} {
+		inCluster(t, func(t *testing.T, nodes []*node) {
+			o := opening("alice")
+			o.Policy.MaxPerSubject = limit
+			for range limit {
+				open(t, nodes[0].Manager, o)
+				time.Sleep(time.Second)
+			}
+			for _, n := range nodes {
+				n.link.set(func(l *link) { l.slow = 50 * time.Millisecond }) // each counts when all are stored
+			}
+			var logins sync.WaitGroup
+			tokens := make([]sessions.Token, 6)
+			for i := range tokens {
+				logins.Go(func() { tokens[i], _ = open(t, nodes[i%2].Manager, o) })
+			}
+			logins.Wait()
+			live := 0
+			for _, token := range tokens {
+				if find(t, nodes[0], token) == "live" {
+					live++
+				}
+			}
+			list, _, err := nodes[0].List(t.Context(), tenant, sessions.Filter{Subject: "alice"}, "", 100)
+			if err != nil || len(list) != limit || live != limit {
+				t.Errorf("limit %d: %d of the new ones live, %d listed, err %v", limit, live, len(list), err)
+			}
+		}, centralized, centralized)
+	}
+}
+
+func TestALimitOfNoneIsALimitOfOne(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *sessions.Manager) {
+		o := opening("alice")
+		o.Policy.MaxPerSubject = 0
+		open(t, m, o)
+		token, _ := open(t, m, o)
+		if err := uses(t, m, token); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -16,8 +16,8 @@ const rotateTries = 5
 
 // Rotate gives the holder of a token another one for the same session, and
 // counts as a use. The old token is good for 30 seconds more; who rotates it
-// once again meanwhile gets the same successor, so that two tabs of one
-// browser end up with one session. ErrNotFound when the token stands for no
+// once again meanwhile gets the same successor, or what that has led to since,
+// so that two tabs of one browser end up with one session. ErrNotFound when the token stands for no
 // live session.
 func (m *Manager) Rotate(ctx context.Context, tenant string, token Token) (Token, Session, error) {
 	if token.IsZero() {
@@ -52,8 +52,10 @@ func (m *Manager) rotate(ctx context.Context, tenant string, token Token) (Token
 		return Token{}, Session{}, err
 	}
 	if was.Superseded() {
-		s, err := m.superseded(ctx, was)
-		return token.Successor(was.Salt), s, err
+		if _, err := m.superseded(ctx, was); err != nil {
+			return Token{}, Session{}, err
+		}
+		return m.latest(ctx, tenant, token.Successor(was.Salt))
 	}
 	now := time.Now().UTC()
 	if !was.Live(now) {
@@ -73,6 +75,27 @@ func (m *Manager) rotate(ctx context.Context, tenant string, token Token) (Token
 	}
 	s.Revision, s.Born = revision, revision
 	return next, s, nil
+}
+
+// latest follows a token to the one that its session is under now. A successor
+// may have been rotated away too, and handing it out with what is left of its
+// grace would make a thief of its holder. Whose predecessor is within its grace
+// is so itself.
+func (m *Manager) latest(ctx context.Context, tenant string, token Token) (Token, Session, error) {
+	for {
+		s, err := m.store.Find(ctx, tenant, token.Digest(tenant))
+		if err == nil && s.Superseded() {
+			token = token.Successor(s.Salt)
+			continue
+		}
+		if err == nil && !s.Live(time.Now()) {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return Token{}, Session{}, err
+		}
+		return token, s, nil
+	}
 }
 
 // superseded is what a token that was rotated away still stands for: its

@@ -24,6 +24,7 @@ const (
 	silence    = 2 * time.Second        // a watch this long behind the proven revision is given up
 	lostAfter  = time.Second            // without any proof this long, the store is not asked by requests
 	loadTime   = 2 * time.Minute
+	lateUse    = 2 * time.Second // a use may be this long on its way from another node
 )
 
 // absentSize is how many tokens that stand for nothing are remembered.
@@ -42,6 +43,8 @@ type view struct {
 	now    atomic.Pointer[replica]
 	loaded chan struct{} // closed at the first load
 	lost   atomic.Bool   // the store has not answered for lostAfter; Run finds out when it does again
+
+	answered time.Time // when it last did
 }
 
 // Run keeps the copy in step until ctx ends, and returns ctx's error. When the
@@ -50,37 +53,27 @@ type view struct {
 // trusted.
 func (v *view) Run(ctx context.Context) error {
 	const first, last = 20 * time.Millisecond, 2 * time.Second
-	for pause := first; ; pause = min(2*pause, last) {
+	var pause time.Duration
+	for {
 		began := time.Now()
-		err := v.follow(ctx)
+		err := v.follow(ctx, pause)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if time.Since(began) > time.Minute {
-			pause = first
+			pause = 0
 		}
+		pause = min(max(2*pause, first), last)
 		v.log.Warn("copy of sessions lost its store; loading again", "err", err, "in", pause)
-		select {
-		case <-time.After(pause + rand.N(pause)):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 }
 
 // follow loads a copy, publishes it, and keeps it until its watch ends.
-func (v *view) follow(ctx context.Context) error {
-	r, err := v.load(ctx)
+func (v *view) follow(ctx context.Context, pause time.Duration) error {
+	r, err := v.load(ctx, pause)
 	if err != nil {
-		// What failed may be the load alone; only a store that cannot prove
-		// anything is one that requests need not ask.
-		asking, cancel := context.WithTimeout(ctx, proofTime)
-		defer cancel()
-		_, unproven := v.store.Revision(asking)
-		v.lost.Store(unproven != nil && !v.age(time.Now(), lostAfter))
 		return err
 	}
-	v.lost.Store(false)
 	if v.now.Swap(r) == nil {
 		close(v.loaded)
 	}
@@ -103,12 +96,24 @@ func (v *view) waitLoaded(ctx context.Context) error {
 	}
 }
 
-func (v *view) load(ctx context.Context) (*replica, error) {
-	ctx, cancel := context.WithTimeout(ctx, loadTime)
+// load makes a copy after a pause. It may take long, and requests go to the
+// store meanwhile, so whether that answers is found out beside it.
+func (v *view) load(ctx context.Context, pause time.Duration) (*replica, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { v.listen(ctx) })
+	defer beside.Wait()
 	defer cancel()
+	select {
+	case <-time.After(pause + rand.N(pause+1)):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	once, done := context.WithTimeout(ctx, loadTime)
+	defer done()
 	r := newReplica(v.whole, v.bytes)
 	asked := time.Now()
-	reached, err := v.store.Load(ctx, v.whole, r.learn)
+	reached, err := v.store.Load(once, v.whole, r.learn)
 	if err != nil {
 		return nil, fmt.Errorf("load sessions: %w", err)
 	}
@@ -117,28 +122,55 @@ func (v *view) load(ctx context.Context) (*replica, error) {
 	return r, nil
 }
 
+// listen finds out whether the store answers, until ctx ends.
+func (v *view) listen(ctx context.Context) {
+	tick := time.NewTicker(proofEvery)
+	defer tick.Stop()
+	for {
+		once, cancel := context.WithTimeout(ctx, proofTime)
+		_, err := v.store.Revision(once)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		v.heard(err)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// heard takes what came of asking the store for a revision. Only Run's
+// goroutines call it, one at a time.
+func (v *view) heard(err error) {
+	if err == nil {
+		v.answered = time.Now()
+	}
+	v.lost.Store(time.Since(v.answered) > lostAfter)
+}
+
 // prove dates the copy until ctx ends or its watch turns out to be silent.
 func (v *view) prove(ctx context.Context, r *replica) error {
 	tick := time.NewTicker(proofEvery)
 	defer tick.Stop()
-	heard := time.Now() // when the watch was last found in step, or could not be judged
+	inStepAt := time.Now() // when the watch was last found in step, or could not be judged
 	for {
 		asked := time.Now()
-		switch inStep, err := v.proof(ctx, r); {
-		case ctx.Err() != nil:
+		inStep, err := v.proof(ctx, r)
+		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		v.heard(err)
+		switch {
 		case err != nil:
-			v.lost.Store(!v.age(time.Now(), lostAfter))
-			heard = time.Now()
+			inStepAt = time.Now()
 		case inStep:
 			r.fresh.Store(&asked)
-			heard = time.Now()
-			v.lost.Store(false)
-		default:
-			v.lost.Store(false)
-			if time.Since(heard) > silence {
-				return errSilent
-			}
+			inStepAt = time.Now()
+		case time.Since(inStepAt) > silence:
+			return errSilent
 		}
 		select {
 		case <-tick.C:
@@ -178,16 +210,6 @@ func (v *view) proof(ctx context.Context, r *replica) (inStep bool, err error) {
 	return true, nil
 }
 
-// age reports whether the last proof is at most that old.
-func (v *view) age(now time.Time, most time.Duration) bool {
-	r := v.now.Load()
-	if r == nil {
-		return false
-	}
-	_, ok := r.proven(now, most)
-	return ok
-}
-
 // find looks d up in memory alone. known is false when the copy cannot say;
 // otherwise e is the session, or nil when there is none.
 func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known bool) {
@@ -199,7 +221,7 @@ func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known boo
 		return nil, false
 	}
 	if e, ok := r.entries.get(d); ok {
-		return e, !e.over()
+		return e, !e.over() && !e.idleEnded(now)
 	}
 	_, absent := r.absent.GetIfPresent(d)
 	return nil, absent
@@ -207,13 +229,13 @@ func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known boo
 
 // stale is find without a majority: what was proven at most bound ago, and how
 // long ago that is.
-func (v *view) stale(d Digest, now time.Time, bound time.Duration) (*entry, time.Duration, bool) {
+func (v *view) stale(d Digest, now time.Time, bound time.Duration, atLeast int64) (*entry, time.Duration, bool) {
 	r := v.now.Load()
 	if r == nil {
 		return nil, 0, false
 	}
 	age, ok := r.proven(now, bound)
-	if !ok {
+	if !ok || r.reached.Load() < atLeast {
 		return nil, 0, false
 	}
 	e, ok := r.entries.get(d)
@@ -361,7 +383,7 @@ func (r *replica) begin(d Digest) *fill {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.fills[d]
-	if f == nil {
+	if f == nil || f.changed { // a read from now on sees that change; else readers that overlap for ever keep nothing
 		f = &fill{}
 		r.fills[d] = f
 	}
@@ -373,7 +395,7 @@ func (r *replica) begin(d Digest) *fill {
 func (r *replica) end(d Digest, f *fill, e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f.readers--; f.readers == 0 {
+	if f.readers--; f.readers == 0 && r.fills[d] == f {
 		delete(r.fills, d)
 	}
 	if e == nil || f.changed {

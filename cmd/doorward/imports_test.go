@@ -19,6 +19,8 @@ const module = "github.com/doorward/doorward"
 var plan = map[string][]string{
 	"cmd/doorward": {"plugins", "plugins/etcd", "plugins/sandbox", "sdk/abi", "service", "service/web", "sessions", "sessions/cluster", "sessions/etcd", "tenants", "tenants/etcd", "tenants/seal"},
 
+	"cmd/doorload": {"sessions"}, // how a token looks: an unknown one with a wrong checksum costs no look-up
+
 	"service/web":   {"plugins", "sdk/abi", "service", "service/pages", "sessions", "tenants", "tenants/seal"}, // seal: what a browser carries between two pages; sdk/abi: a credential's type, which prints nothing
 	"service":       {"plugins", "sdk/abi", "sessions", "tenants"},
 	"service/pages": {},

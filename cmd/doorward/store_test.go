@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/sessions/cluster"
@@ -396,7 +398,7 @@ func startExternal(t *testing.T) (client *clientv3.Client, cut func()) {
 		t.Fatal("etcd does not start")
 	}
 	address, cut := proxy(t, socket.Path)
-	client, err = clientv3.New(clientv3.Config{Endpoints: []string{address}, DialTimeout: startTime})
+	client, err = clientv3.New(clientv3.Config{Endpoints: []string{address}, DialTimeout: startTime, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -564,5 +566,57 @@ func TestAWatchThatReconnectsMissesNothing(t *testing.T) {
 	stop()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// More than one page is read, and others write in between.
+func TestALoadOfManyPagesIsOfOneRevision(t *testing.T) {
+	client := startMember(t)
+	store, tenant := storeOn(t, client, sessionsetcd.Config{})
+	const n = 6000
+	var last sessions.Digest // in the order of keys
+	before := map[sessions.Digest]int64{}
+	for revision, digests := range createMany(t, store, tenant, n) {
+		for _, d := range digests {
+			before[d] = revision
+			if d.Key() > last.Key() {
+				last = d
+			}
+		}
+	}
+	loaded := map[sessions.Digest]int64{}
+	revision, err := store.Load(t.Context(), true, func(c sessions.Change) {
+		if len(loaded) == 0 {
+			if _, found, err := store.Delete(t.Context(), tenant, last); !found || err != nil {
+				t.Errorf("found %v err %v", found, err)
+			}
+			for range 50 {
+				mustCreate(t, store, tenant)
+			}
+		}
+		loaded[c.Digest] = c.Revision
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(before, loaded) {
+		t.Fatalf("loaded %d records at revision %d, want the %d that were there then", len(loaded), revision, n)
+	}
+	first := true
+	_, err = store.Load(t.Context(), true, func(sessions.Change) {
+		if first {
+			first = false
+			mustCreate(t, store, tenant)
+			revision, err := store.Revision(t.Context())
+			if err == nil {
+				_, err = client.Compact(t.Context(), revision)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if !errors.Is(err, sessions.ErrUnavailable) {
+		t.Fatalf("the revision of the first page was compacted, and the load ended with %v", err)
 	}
 }

@@ -193,7 +193,7 @@ func (c *hostCalls) do(ctx context.Context, name string, args [][]byte) (int32, 
 		if len(grants.Password) == 0 {
 			return abi.ErrNotGranted, nil
 		}
-		return c.host.costs.verifyPassword(ctx, grants.Password, c.version.Digest, string(args[0]), args[1]), nil
+		return c.host.costs.verifyPassword(ctx, grants.Password, c.tenant, c.version.Digest, string(args[0]), args[1]), nil
 
 	case name == abi.FuncPasswordHash && len(args) == 1:
 		if c.passwords++; c.passwords > abi.MaxPasswordCalls {
@@ -202,7 +202,10 @@ func (c *hostCalls) do(ctx context.Context, name string, args [][]byte) (int32, 
 		if len(grants.Password) == 0 {
 			return abi.ErrNotGranted, nil
 		}
-		if hash := hashPassword(ctx, args[0]); hash != nil {
+		if len(args[0]) > abi.MaxPassword {
+			return abi.ErrTooLarge, nil
+		}
+		if hash := hashPassword(ctx, c.tenant, args[0]); hash != nil {
 			return 0, hash
 		}
 		return abi.ErrTimeout, nil

@@ -196,7 +196,7 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
+func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
 	if err := c.load(ctx, call); err != nil {
 		return Result{}, err
 	}
@@ -204,13 +204,13 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 	deadline := began.Add(call.Wall)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := cores.take(ctx, call.Tenant); err != nil {
+	if err := cores.Take(ctx, call.Tenant); err != nil {
 		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
 	}
 	held := true
 	defer func() {
 		if held {
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 		}
 	}()
 	c.conn.SetDeadline(deadline.Add(killAfter))
@@ -228,10 +228,10 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 			return done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 			held = false
 			code, result := call.Host(ctx, string(f.args[0]), f.args[1:])
-			if err := cores.take(ctx, call.Tenant); err != nil {
+			if err := cores.Take(ctx, call.Tenant); err != nil {
 				c.kill() // it would wait for an answer that comes too late
 				return Result{}, fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
 			}

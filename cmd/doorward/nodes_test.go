@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/doorward/doorward/tenants"
+	tenantsetcd "github.com/doorward/doorward/tenants/etcd"
+	"github.com/doorward/doorward/tenants/seal"
+)
+
+// What two nodes on one etcd do to each other.
+
+// follow runs a registry over source for one test.
+func follow(t *testing.T, source tenants.Source) *tenants.Registry {
+	t.Helper()
+	registry := tenants.NewRegistry(source, tenants.RegistryConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); registry.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if err := registry.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return registry
+}
+
+// late is a source whose reader loaded it some time ago.
+type late struct {
+	tenants.Source
+	loaded tenants.Contents
+}
+
+func (l late) Load(context.Context) (tenants.Contents, error) { return l.loaded, nil }
+
+// A watch that is behind gets many changes at once. A key made and deleted in
+// one batch was once good for ever, and a tenant made and deleted was never
+// gone: a later delete of its id then deleted nothing and said that it had.
+func TestAWatchThatWasBehindEndsWhereTheStoreIs(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	before, err := source.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleted, first, second := tenants.NewKeySecret(), tenants.NewKeySecret(), tenants.NewKeySecret()
+	for _, err := range []error{
+		source.PutKey(t.Context(), tenants.Key{ID: "deleted", Kind: "operator", Digest: deleted.Digest()}),
+		source.DeleteKey(t.Context(), "deleted"),
+		source.PutKey(t.Context(), tenants.Key{ID: "replaced", Kind: "operator", Digest: first.Digest()}),
+		source.PutKey(t.Context(), tenants.Key{ID: "replaced", Kind: "operator", Digest: second.Digest()}),
+		source.Remove(t.Context(), newTenant(t, source, "acme")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	acme := newTenant(t, source, "acme")
+	after, err := source.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := follow(t, late{source, before})
+	if err := registry.WaitFor(t.Context(), after.Revision); err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range map[string]tenants.KeySecret{"deleted": deleted, "replaced": first} {
+		if _, ok := registry.FindKey(secret); ok {
+			t.Errorf("the %s key is still good", name)
+		}
+	}
+	if _, ok := registry.FindKey(second); !ok {
+		t.Error("the key that replaced another is not there")
+	}
+	if list, _ := registry.List("", 10); len(list) != 1 || list[0].UUID != acme {
+		t.Errorf("the tenants are %+v, want the second acme alone", list)
+	}
+}
+
+// A tenant's data keys are gone from every node when the tenant is, not only
+// from the one that deleted it.
+func TestADeletedTenantsKeysAreForgottenOnEveryNode(t *testing.T) {
+	client := startMember(t)
+	ring, err := seal.LoadOrCreateRing(filepath.Join(t.TempDir(), "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := tenantsetcd.New(client, ring, tenantsetcd.Config{}), tenantsetcd.New(client, ring, tenantsetcd.Config{})
+	acme := newTenant(t, here, "acme")
+	if _, err := there.Keys(t.Context(), acme); err != nil {
+		t.Fatal(err)
+	}
+	registry := follow(t, there)
+	if err := here.Remove(t.Context(), acme); err != nil {
+		t.Fatal(err)
+	}
+	after, err := here.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.WaitFor(t.Context(), after.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := there.Keys(t.Context(), acme); !errors.Is(err, tenants.ErrNotFound) {
+		t.Errorf("Keys on the other node: %v, want ErrNotFound", err)
+	}
+}
+
+// meanwhile does something once, after the first read through it.
+type meanwhile struct {
+	clientv3.KV
+	once sync.Once
+	do   func()
+}
+
+func (m *meanwhile) Get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	got, err := m.KV.Get(ctx, key, options...)
+	m.once.Do(m.do)
+	return got, err
+}
+
+// through is client with its reads and writes going through kv.
+func through(client *clientv3.Client, kv clientv3.KV) *clientv3.Client {
+	c := clientv3.NewCtxClient(context.Background())
+	c.KV, c.Watcher, c.Lease = kv, client, client
+	return c
+}
+
+// Two nodes may finish the same delete. The second once deleted the guard of the
+// id by what it had read before, though the id was another tenant's since; then
+// two tenants could have one id.
+func TestASecondRemoveLeavesTheNextTenantItsNames(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	first := newTenant(t, source, "acme")
+	between := &meanwhile{KV: client.KV, do: func() {
+		if err := source.Remove(context.Background(), first); err != nil {
+			t.Error(err)
+		}
+		newTenant(t, source, "acme")
+	}}
+	second := newSource(t, through(client, between))
+	if err := second.Remove(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	registry := tenants.NewRegistry(source, tenants.RegistryConfig{})
+	again, err := registry.New(tenants.Tenant{ID: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := source.Create(ctx, again); !errors.Is(err, tenants.ErrExists) {
+		t.Errorf("a third acme beside the second: %v, want ErrExists", err)
+	}
+}

@@ -224,6 +224,15 @@ func Reaches() Guest {
 	}
 }
 
+// Looks is a guest that looks up a configuration key, whatever comes of it, and
+// accepts.
+func Looks() Guest {
+	g := Accepts("looker")
+	g.Imports = append(g.Imports, Import{abi.Module, abi.FuncConfigGet, 2, true})
+	g.Code = join(i32(0), i32(4), call(1), drop, g.Code)
+	return g
+}
+
 // Tells is a guest that logs what it was asked, password and all, and fails
 // with it.
 func Tells() Guest {

@@ -23,7 +23,7 @@ type process struct {
 	conn   net.Conn
 	said   *head // what it printed before it died
 	gone   chan struct{}
-	loaded []string // keys of the modules that it has, as it keeps them
+	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
 }
 
@@ -155,8 +155,7 @@ func (c *process) lastWords() string {
 // load gives the child a module, if it does not have it.
 func (c *process) load(ctx context.Context, call Call) error {
 	key := call.key()
-	if i := slices.Index(c.loaded, key); i >= 0 {
-		c.loaded = append(slices.Delete(c.loaded, i, i+1), key)
+	if slices.Contains(c.loaded, key) {
 		return nil
 	}
 	module, err := call.Module(ctx)
@@ -202,11 +201,15 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 	}
 	began := time.Now()
 	deadline := began.Add(call.Wall)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	asking, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := cores.Take(ctx, call.Tenant); err != nil {
+	if err := cores.Take(asking, call.Tenant); err != nil {
 		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
 	}
+	// Once it runs, it runs to its end: a caller that hangs up must not cost a
+	// worker, or anybody could have them all replaced by hanging up.
+	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
 	held := true
 	defer func() {
 		if held {
@@ -218,6 +221,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 	if err := ask.write(c.conn); err != nil {
 		return Result{}, c.lost(err, call)
 	}
+	c.loaded = append(slices.DeleteFunc(c.loaded, func(key string) bool { return key == call.key() }), call.key())
 	for {
 		f, err := readFrame(c.conn)
 		if err != nil {

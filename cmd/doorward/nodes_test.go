@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/doorward/doorward/plugins"
+	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
 	"github.com/doorward/doorward/tenants"
 	tenantsetcd "github.com/doorward/doorward/tenants/etcd"
 	"github.com/doorward/doorward/tenants/seal"
@@ -112,16 +117,19 @@ func TestADeletedTenantsKeysAreForgottenOnEveryNode(t *testing.T) {
 	}
 }
 
-// meanwhile does something once, after the first read through it.
+// meanwhile does something once, after the first read of a key that begins so.
 type meanwhile struct {
 	clientv3.KV
+	at   string
 	once sync.Once
 	do   func()
 }
 
 func (m *meanwhile) Get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	got, err := m.KV.Get(ctx, key, options...)
-	m.once.Do(m.do)
+	if strings.HasPrefix(key, m.at) {
+		m.once.Do(m.do)
+	}
 	return got, err
 }
 
@@ -139,7 +147,7 @@ func TestASecondRemoveLeavesTheNextTenantItsNames(t *testing.T) {
 	client := startMember(t)
 	source := newSource(t, client)
 	first := newTenant(t, source, "acme")
-	between := &meanwhile{KV: client.KV, do: func() {
+	between := &meanwhile{KV: client.KV, at: "/dw/live/a/t/", do: func() {
 		if err := source.Remove(context.Background(), first); err != nil {
 			t.Error(err)
 		}
@@ -158,5 +166,32 @@ func TestASecondRemoveLeavesTheNextTenantItsNames(t *testing.T) {
 	defer cancel()
 	if _, err := source.Create(ctx, again); !errors.Is(err, tenants.ErrExists) {
 		t.Errorf("a third acme beside the second: %v, want ErrExists", err)
+	}
+}
+
+// A process that is stopped in the middle of an upload for longer than its mark
+// lives finds the pieces gone. It once said all the same that they were there,
+// and no upload of that module ever wrote them again.
+func TestAnUploadWhoseMarkHasEndedStoresNothing(t *testing.T) {
+	client := startMember(t)
+	other := pluginsetcd.New(client)
+	paused := &meanwhile{KV: client.KV, at: "/dw/p/seq/", do: func() {
+		if _, err := client.Delete(context.Background(), "/dw/p/ref/", clientv3.WithPrefix()); err != nil { // the mark's lease has ended
+			t.Error(err)
+		}
+		if err := other.Sweep(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}}
+	module := []byte("a module")
+	v := plugins.Version{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Size: len(module)}
+	if n, err := pluginsetcd.New(through(client, paused)).Add(t.Context(), "a", v, module); !errors.Is(err, plugins.ErrUnavailable) {
+		t.Errorf("Add = %d, %v; want ErrUnavailable", n, err)
+	}
+	if _, err := other.Add(t.Context(), "a", v, module); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := other.Module(t.Context(), v.Digest); err != nil || string(got) != string(module) {
+		t.Errorf("Module after the next upload = %q, %v", got, err)
 	}
 }

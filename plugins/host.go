@@ -271,7 +271,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		out := h.run(ctx, tenant, *v, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
 		if why := mismatch(vector.Expect, out); why != "" {
 			v.Vectors.Failed++
-			v.Warnings = append(v.Warnings, fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why))
+			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))
 			continue
 		}
 		v.Vectors.Passed++

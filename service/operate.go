@@ -32,15 +32,15 @@ func (s *Service) UpdateTenant(ctx context.Context, id string, revision int64, e
 		if revision > 0 && t.Revision != revision {
 			return tenants.Tenant{}, tenants.ErrChanged
 		}
-		seen := t.Revision
+		uuid, seen := t.UUID, t.Revision
 		if err := edit(&t); err != nil {
 			return tenants.Tenant{}, err
 		}
 		t.UpdatedAt = time.Now().UTC()
 		changed, err := s.Source.Update(ctx, t)
 		if errors.Is(err, tenants.ErrChanged) && revision == 0 {
-			if err := s.seen(ctx, seen+1); err != nil {
-				return tenants.Tenant{}, err
+			if err := s.Tenants.WaitPast(ctx, uuid, seen); err != nil {
+				return tenants.Tenant{}, fmt.Errorf("wait for registry: %w", err)
 			}
 			continue
 		}

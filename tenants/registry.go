@@ -106,6 +106,12 @@ func (r *Registry) WaitFor(ctx context.Context, revision int64) error {
 	return r.wait(ctx, func(s *snapshot) bool { return s.revision >= revision })
 }
 
+// WaitPast waits until the tenant is not at that revision any more, so that who
+// met ErrChanged may see the change. ErrUnavailable when ctx ends first.
+func (r *Registry) WaitPast(ctx context.Context, uuid string, revision int64) error {
+	return r.wait(ctx, func(s *snapshot) bool { return s.byUUID[uuid].Revision != revision })
+}
+
 func (r *Registry) wait(ctx context.Context, there func(*snapshot) bool) error {
 	for {
 		r.mu.Lock()

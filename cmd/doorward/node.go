@@ -223,6 +223,9 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 	if err := n.registry.WaitReady(ctx); err != nil {
 		return fmt.Errorf("load tenants: %w", err)
 	}
+	if err := n.keyringFits(ctx); err != nil {
+		return err
+	}
 	if err := n.operatorKey(ctx); err != nil {
 		return err
 	}
@@ -236,6 +239,20 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 		return n.welcome(ctx, out)
 	}
 	fmt.Fprintf(out, "operator key in %s\n", n.keyFile())
+	return nil
+}
+
+// keyringFits refuses a key ring that does not open what is stored: one made anew
+// where the file was lost, or another node's. New data would be sealed by it
+// beside old data that nothing opens. One tenant's keys tell.
+func (n *node) keyringFits(ctx context.Context) error {
+	some, _ := n.registry.List("", 1)
+	if len(some) == 0 {
+		return nil
+	}
+	if _, err := n.source.Keys(ctx, some[0].UUID); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
+		return fmt.Errorf("key ring %s: %w (if the file was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
+	}
 	return nil
 }
 

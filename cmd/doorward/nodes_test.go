@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,8 +18,8 @@ import (
 
 	"github.com/doorward/doorward/plugins"
 	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
+	"github.com/doorward/doorward/sessions/cluster"
 	"github.com/doorward/doorward/tenants"
-	tenantsetcd "github.com/doorward/doorward/tenants/etcd"
 	"github.com/doorward/doorward/tenants/seal"
 )
 
@@ -92,11 +95,8 @@ func TestAWatchThatWasBehindEndsWhereTheStoreIs(t *testing.T) {
 // from the one that deleted it.
 func TestADeletedTenantsKeysAreForgottenOnEveryNode(t *testing.T) {
 	client := startMember(t)
-	ring, err := seal.LoadOrCreateRing(filepath.Join(t.TempDir(), "keyring"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, there := tenantsetcd.New(client, ring, tenantsetcd.Config{}), tenantsetcd.New(client, ring, tenantsetcd.Config{})
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	here, there := newSourceWith(t, client, keyring), newSourceWith(t, client, keyring)
 	acme := newTenant(t, here, "acme")
 	if _, err := there.Keys(t.Context(), acme); err != nil {
 		t.Fatal(err)
@@ -193,5 +193,40 @@ func TestAnUploadWhoseMarkHasEndedStoresNothing(t *testing.T) {
 	}
 	if got, err := other.Module(t.Context(), v.Digest); err != nil || string(got) != string(module) {
 		t.Errorf("Module after the next upload = %q, %v", got, err)
+	}
+}
+
+// A node whose key ring was lost once made another, and served: every old record
+// was unreadable, and every new one sealed by a key that nobody had kept.
+func TestANodeWithAnotherKeyRingDoesNotStart(t *testing.T) {
+	c := config{dev: true, DataDir: t.TempDir()}
+	c.complete()
+	member, err := cluster.Start(t.Context(), cluster.Config{Dir: c.DataDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { member.Close() })
+	prepared := func() error {
+		n, err := assemble(c, member, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.config.dev = false // without the demo tenant
+		n.registry = follow(t, n.source)
+		n.service.Tenants = n.registry
+		return n.prepare(t.Context(), io.Discard)
+	}
+	if err := prepared(); err != nil {
+		t.Fatal(err)
+	}
+	newTenant(t, newSourceWith(t, member.Client(), c.Keyring.File), "acme")
+	if err := prepared(); err != nil {
+		t.Errorf("with the same key ring: %v", err)
+	}
+	if err := os.Remove(c.Keyring.File); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepared(); !errors.Is(err, seal.ErrSealed) || !strings.Contains(err.Error(), c.Keyring.File) {
+		t.Errorf("with another key ring: %v, want it refused by name", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/tenants"
 )
@@ -121,6 +122,22 @@ func (s *Service) finishDelete(ctx context.Context, t tenants.Tenant) error {
 		return fmt.Errorf("remove tenant: %w", err)
 	}
 	return nil
+}
+
+// UploadVerifier stages a module as t's next version. A tenant that was deleted
+// while it was being compiled is tenants.ErrNotFound, and keeps nothing of it.
+func (s *Service) UploadVerifier(ctx context.Context, t tenants.Tenant, module, manifest []byte) (plugins.Version, error) {
+	v, err := s.Catalog.Upload(ctx, t.UUID, module, manifest)
+	if err != nil {
+		return plugins.Version{}, err
+	}
+	if now, ok := s.Tenants.ByID(t.ID); ok && now.UUID == t.UUID {
+		return v, nil
+	}
+	if err := s.Catalog.RemoveTenant(ctx, t.UUID); err != nil {
+		return plugins.Version{}, fmt.Errorf("remove verifier of deleted tenant: %w", err)
+	}
+	return plugins.Version{}, tenants.ErrNotFound
 }
 
 // RevokeSessions ends the sessions of a tenant that match f.

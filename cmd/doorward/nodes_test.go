@@ -18,6 +18,10 @@ import (
 
 	"github.com/doorward/doorward/plugins"
 	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
+	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/service"
+	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/sessions/cluster"
 	"github.com/doorward/doorward/tenants"
 	"github.com/doorward/doorward/tenants/seal"
@@ -228,5 +232,54 @@ func TestANodeWithAnotherKeyRingDoesNotStart(t *testing.T) {
 	}
 	if err := prepared(); !errors.Is(err, seal.ErrSealed) || !strings.Contains(err.Error(), c.Keyring.File) {
 		t.Errorf("with another key ring: %v, want it refused by name", err)
+	}
+}
+
+// slow is an artifact store that something happens before.
+type slow struct {
+	plugins.Artifacts
+	before func()
+}
+
+func (s slow) Add(ctx context.Context, tenant string, v plugins.Version, module []byte) (int, error) {
+	s.before()
+	return s.Artifacts.Add(ctx, tenant, v, module)
+}
+
+// A module takes seconds to compile. A tenant that was deleted meanwhile once got
+// a version afterwards, which nobody could see and nothing ever deleted.
+func TestAnUploadToATenantThatIsDeletedLeavesNothing(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	uuid := newTenant(t, source, "acme")
+	registry := follow(t, source)
+	pool, err := sandbox.New(sandbox.Config{CacheDir: filepath.Join(t.TempDir(), "modules"), Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); pool.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+
+	s := &service.Service{Tenants: registry, Source: source, Sessions: sessions.New(sessions.NewMemory(), nil, sessions.Config{}), Log: slog.New(slog.DiscardHandler)}
+	s.Catalog = plugins.NewCatalog(slow{pluginsetcd.New(client), func() {
+		if err := s.DeleteTenant(context.Background(), "acme", 0); err != nil {
+			t.Error(err)
+		}
+	}}, plugins.NewHost(pool, plugins.Settings{}, nil), plugins.CatalogConfig{})
+	acme, ok := registry.ByID("acme")
+	if !ok || acme.UUID != uuid {
+		t.Fatal("acme is not there")
+	}
+	if _, err := s.UploadVerifier(t.Context(), acme, guesttest.Accepts("alice").Module(), nil); !errors.Is(err, tenants.ErrNotFound) {
+		t.Errorf("UploadVerifier: %v, want ErrNotFound", err)
+	}
+	left, err := client.Get(t.Context(), "/dw/p/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range left.Kvs {
+		t.Errorf("%s is left", kv.Key)
 	}
 }

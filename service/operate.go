@@ -98,15 +98,17 @@ func (s *Service) DeleteTenant(ctx context.Context, id string, revision int64) e
 	return s.finishDelete(ctx, t)
 }
 
-// ResumeDeletes finishes every delete that did not come to its end.
+// ResumeDeletes finishes every delete that did not come to its end. One that
+// cannot be finished holds up none of the others; the error tells of all.
 func (s *Service) ResumeDeletes(ctx context.Context) error {
+	var left error
 	for _, t := range s.Tenants.Deleting() {
 		s.Log.Info("finishing an interrupted delete", "tenant", t.ID)
 		if err := s.finishDelete(ctx, t); err != nil {
-			return fmt.Errorf("finish delete of %s: %w", t.ID, err)
+			left = errors.Join(left, fmt.Errorf("finish delete of %s: %w", t.ID, err))
 		}
 	}
-	return nil
+	return left
 }
 
 // finishDelete removes what a marked tenant owns, each step idempotent, the

@@ -3,10 +3,13 @@ package service_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 
+	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/service"
+	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/tenants"
 )
 
@@ -76,6 +79,61 @@ func TestAnEditThatCameSecondWaitsForTheFirst(t *testing.T) {
 		}
 		if got, _ := registry.ByID("acme"); got.Name != "Acme Ltd" || got.WithoutQuorum != "bounded:9" {
 			t.Errorf("the tenant is %+v, want both edits", got)
+		}
+	})
+}
+
+// stuck is a source that cannot remove one of its tenants.
+type stuck struct {
+	*tenants.Memory
+	uuid string
+}
+
+func (s stuck) Remove(ctx context.Context, uuid string) error {
+	if uuid == s.uuid {
+		return tenants.ErrUnavailable
+	}
+	return s.Memory.Remove(ctx, uuid)
+}
+
+// A delete that could not be finished once kept all later ones from it, and the
+// node from starting.
+func TestADeleteThatCannotBeFinishedHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &stuck{Memory: tenants.NewMemory()}
+		registry := tenants.NewRegistry(source, tenants.RegistryConfig{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		go registry.Run(ctx)
+		artifacts, err := plugins.NewDir(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &service.Service{
+			Tenants: registry, Source: source, Log: slog.New(slog.DiscardHandler),
+			Sessions: sessions.New(sessions.NewMemory(), nil, sessions.Config{}),
+			Catalog:  plugins.NewCatalog(artifacts, plugins.NewHost(nil, plugins.Settings{}, nil), plugins.CatalogConfig{}),
+		}
+		for _, id := range []string{"a", "b"} {
+			made, err := registry.New(tenants.Tenant{ID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			made.State = tenants.Deleting
+			if made, err = source.Create(ctx, made); err != nil {
+				t.Fatal(err)
+			}
+			if id == "a" {
+				source.uuid = made.UUID
+			}
+		}
+		synctest.Wait()
+		if err := s.ResumeDeletes(ctx); !errors.Is(err, tenants.ErrUnavailable) {
+			t.Errorf("ResumeDeletes: %v, want ErrUnavailable for a", err)
+		}
+		synctest.Wait()
+		if left := registry.Deleting(); len(left) != 1 || left[0].ID != "a" {
+			t.Errorf("left over: %+v, want a alone", left)
 		}
 	})
 }

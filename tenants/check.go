@@ -64,6 +64,9 @@ func check(t Tenant, publicHost string) (Tenant, error) {
 	if !idForm.MatchString(t.ID) {
 		bad.add("id", "must be 1 to 40 of a-z, 0-9 and -")
 	}
+	if strings.HasPrefix(t.ID, "flow-") {
+		bad.add("id", `must not begin with "flow-": under the shared host, its session cookie would have the name of another tenant's flow cookie`)
+	}
 	if t.Name == "" {
 		t.Name = t.ID
 	}

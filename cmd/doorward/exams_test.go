@@ -39,7 +39,13 @@ func startMember(t testing.TB) *clientv3.Client {
 // newSource is a tenants source on client with a key ring of its own.
 func newSource(t testing.TB, client *clientv3.Client) *tenantsetcd.Source {
 	t.Helper()
-	ring, err := seal.LoadOrCreateRing(filepath.Join(t.TempDir(), "keyring"))
+	return newSourceWith(t, client, filepath.Join(t.TempDir(), "keyring"))
+}
+
+// newSourceWith is a tenants source on client with the key ring in a file.
+func newSourceWith(t testing.TB, client *clientv3.Client, keyring string) *tenantsetcd.Source {
+	t.Helper()
+	ring, err := seal.LoadOrCreateRing(keyring)
 	if err != nil {
 		t.Fatal(err)
 	}

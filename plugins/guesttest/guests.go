@@ -224,6 +224,29 @@ func Reaches() Guest {
 	}
 }
 
+// Looks is a guest that looks up a configuration key, whatever comes of it, and
+// accepts.
+func Looks() Guest {
+	g := Accepts("looker")
+	g.Imports = append(g.Imports, Import{abi.Module, abi.FuncConfigGet, 2, true})
+	g.Code = join(i32(0), i32(4), call(1), drop, g.Code)
+	return g
+}
+
+// Tells is a guest that logs what it was asked, password and all, and fails
+// with it.
+func Tells() Guest {
+	const at = 1024
+	length := []byte{opLocalGet, 0}
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncInputRead, 3, true}, {abi.Module, abi.FuncLog, 3, false}, {abi.Module, abi.FuncFail, 3, false}},
+		Code: join(
+			i32(at), i32(0), length, call(0), drop,
+			i32(3), i32(at), length, call(1),
+			i32(1), i32(at), length, call(2), i32(0)),
+	}
+}
+
 // Remembers is a guest that accepts as "first" while a global is 0, sets it,
 // and accepts as "again" ever after: with a fresh instance for each call nobody
 // is ever "again".

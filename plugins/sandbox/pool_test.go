@@ -316,3 +316,48 @@ func TestAnAnswerOutlivesTheChildThatGaveIt(t *testing.T) {
 		}
 	}
 }
+
+// A caller that hung up while the host worked for its guest once took the
+// worker with it.
+func TestACallerThatHangsUpLeavesTheWorker(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	c := callFor(t, p, "a", guesttest.Looks().Module())
+	ctx, hangUp := context.WithCancel(t.Context())
+	c.Host = func(ctx context.Context, _ string, _ [][]byte) (int32, []byte) {
+		hangUp()
+		if ctx.Err() != nil {
+			t.Error("what the host does for the guest has ended with the caller")
+		}
+		return abi.ErrNotFound, nil
+	}
+	if _, err := p.Call(ctx, c); err != nil {
+		t.Fatalf("Call: %v", err)
+	}
+	if workers, idle := p.Stats(); workers != 1 || idle != 1 {
+		t.Errorf("%d workers, %d idle; want the one that there was", workers, idle)
+	}
+}
+
+// The parent notes which modules a worker has, and each let the least lately
+// used go; but the two did not mean the same by "used", and a login met "module
+// is not loaded".
+func TestParentAndWorkerAgreeOnWhatIsLoaded(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	var calls []sandbox.Call
+	for i := range 9 { // one more than a worker keeps
+		calls = append(calls, callFor(t, p, "a", guesttest.Accepts("user"+strconv.Itoa(i)).Module()))
+	}
+	for _, c := range calls[:8] {
+		if _, err := p.Call(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Warm(t.Context(), calls[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []sandbox.Call{calls[8], calls[0], calls[1]} {
+		if _, err := p.Call(t.Context(), c); err != nil {
+			t.Errorf("Call: %v", err)
+		}
+	}
+}

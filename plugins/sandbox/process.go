@@ -23,7 +23,7 @@ type process struct {
 	conn   net.Conn
 	said   *head // what it printed before it died
 	gone   chan struct{}
-	loaded []string // keys of the modules that it has, as it keeps them
+	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
 }
 
@@ -155,8 +155,7 @@ func (c *process) lastWords() string {
 // load gives the child a module, if it does not have it.
 func (c *process) load(ctx context.Context, call Call) error {
 	key := call.key()
-	if i := slices.Index(c.loaded, key); i >= 0 {
-		c.loaded = append(slices.Delete(c.loaded, i, i+1), key)
+	if slices.Contains(c.loaded, key) {
 		return nil
 	}
 	module, err := call.Module(ctx)
@@ -196,21 +195,25 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
+func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
 	if err := c.load(ctx, call); err != nil {
 		return Result{}, err
 	}
 	began := time.Now()
 	deadline := began.Add(call.Wall)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	asking, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := cores.take(ctx, call.Tenant); err != nil {
+	if err := cores.Take(asking, call.Tenant); err != nil {
 		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
 	}
+	// Once it runs, it runs to its end: a caller that hangs up must not cost a
+	// worker, or anybody could have them all replaced by hanging up.
+	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
 	held := true
 	defer func() {
 		if held {
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 		}
 	}()
 	c.conn.SetDeadline(deadline.Add(killAfter))
@@ -218,6 +221,7 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 	if err := ask.write(c.conn); err != nil {
 		return Result{}, c.lost(err, call)
 	}
+	c.loaded = append(slices.DeleteFunc(c.loaded, func(key string) bool { return key == call.key() }), call.key())
 	for {
 		f, err := readFrame(c.conn)
 		if err != nil {
@@ -228,10 +232,10 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 			return done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 			held = false
 			code, result := call.Host(ctx, string(f.args[0]), f.args[1:])
-			if err := cores.take(ctx, call.Tenant); err != nil {
+			if err := cores.Take(ctx, call.Tenant); err != nil {
 				c.kill() // it would wait for an answer that comes too late
 				return Result{}, fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
 			}

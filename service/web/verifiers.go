@@ -27,7 +27,7 @@ func (s *Server) uploadVerifier(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.svc.Catalog.Upload(c.Request().Context(), t.UUID, module, manifest)
+	v, err := s.svc.UploadVerifier(c.Request().Context(), t, module, manifest)
 	if err != nil {
 		return err
 	}

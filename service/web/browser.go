@@ -228,24 +228,6 @@ func (s *Server) logoutForm(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, d.Base()+"/logout")
 }
 
-func (s *Server) accountPage(c echo.Context) error {
-	d := doorOf(c)
-	t, err := s.svc.Tenant(d)
-	if err != nil {
-		return err
-	}
-	session, err := s.svc.Validate(c.Request().Context(), d, cookieToken(c, d), 0)
-	if errors.Is(err, sessions.ErrNotFound) {
-		return c.Redirect(http.StatusSeeOther, d.Base()+"/login?return_to="+url.QueryEscape(d.Base()+"/account"))
-	}
-	if err != nil {
-		return err
-	}
-	return s.render(c, http.StatusOK, pages.SignedIn{
-		Tenant: t.Name, Subject: session.Subject, Stylesheet: s.stylesheetURL(c), LogoutURL: d.Base() + "/logout",
-	})
-}
-
 // changePassword tells password managers where to go. The hosted pages do not
 // hold passwords, so that is the account page.
 func (s *Server) changePassword(c echo.Context) error {

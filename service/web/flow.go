@@ -21,7 +21,7 @@ const flowTime = 10 * time.Minute
 // the browser that got the page: a form planted in somebody else's browser
 // (login CSRF) does not match. Nothing of it is stored on the server.
 type flow struct {
-	Kind     string `json:"k"` // which form: "login", "challenge" or "logout"
+	Kind     string `json:"k"` // which form: "login", "challenge", "logout" or "account"
 	Nonce    string `json:"n"`
 	ReturnTo string `json:"r,omitempty"` // already checked
 	App      string `json:"a,omitempty"`

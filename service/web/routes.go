@@ -42,6 +42,7 @@ func (s *Server) publicMap() (apps, browsers []route) {
 		{"GET", "/logout", s.logoutPage, 0},
 		{"POST", "/logout", s.logoutForm, 0},
 		{"GET", "/account", s.accountPage, 0},
+		{"POST", "/account", s.accountForm, 0},
 		{"GET", "/.well-known/change-password", s.changePassword, 0},
 		{"GET", "/assets/:name", s.asset, 0},
 	}

@@ -80,6 +80,8 @@ func (a Account) Others() int {
 // Message says what went wrong, and what to do.
 type Message struct {
 	Title, Text, Stylesheet, RequestID string
+
+	LoginURL string // where to begin again; empty where there is no tenant
 }
 
 func (Login) template() string     { return "login.html" }
@@ -94,7 +96,7 @@ var files embed.FS
 var templates = sync.OnceValue(func() *template.Template {
 	words := template.FuncMap{
 		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"day":     func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 	}
 	return template.Must(template.New("").Funcs(words).ParseFS(files, "templates/*.html"))
 })

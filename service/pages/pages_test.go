@@ -38,7 +38,7 @@ var views = map[string]pages.View{
 		Tenant: "Acme", Subject: "alice", Action: "/account", Stylesheet: "/assets/x.css", Flow: "sealed", LogoutURL: "/logout",
 		Sessions: []pages.AccountSession{{ID: "ses_1", Current: true, Device: "Firefox on Linux", IP: "192.0.2.1", Began: began, Seen: began}},
 	},
-	"message":         pages.Message{Title: "Not found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
+	"message": pages.Message{Title: "Not found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
 }
 
 func render(t *testing.T, v pages.View) string {
@@ -94,7 +94,7 @@ func TestHostileWordsStayWords(t *testing.T) {
 			pages.Challenge{Tenant: evil, App: evil, Action: evil, Stylesheet: evil, Flow: evil, Username: evil, Type: evil, Prompt: evil, StartOver: evil, Error: evil, RequestID: evil},
 			pages.Logout{Tenant: evil, Action: evil, Stylesheet: evil, Flow: evil, SignedIn: true, LoginURL: evil},
 			pages.Account{Tenant: evil, Subject: evil, Action: evil, Stylesheet: evil, Flow: evil, LogoutURL: evil, Sessions: []pages.AccountSession{{ID: evil, Device: evil, IP: evil}}},
-			pages.Message{Title: evil, Text: evil, Stylesheet: evil, RequestID: evil},
+			pages.Message{Title: evil, Text: evil, Stylesheet: evil, RequestID: evil, LoginURL: evil},
 		} {
 			page := render(t, v)
 			if strings.Contains(page, "<svg") || strings.Contains(page, "<script") || strings.Contains(page, `href="javascript:`) || strings.Contains(page, `action="javascript:`) || strings.Contains(page, "' autofocus onfocus") {

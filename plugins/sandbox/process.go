@@ -152,6 +152,9 @@ func (c *process) lastWords() string {
 	return ""
 }
 
+// errUnbegun: the worker died before the guest began, so that nothing was done.
+var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
+
 // load gives the child a module, if it does not have it.
 func (c *process) load(ctx context.Context, call Call) error {
 	key := call.key()
@@ -173,9 +176,13 @@ func (c *process) load(ctx context.Context, call Call) error {
 	if err == nil {
 		f, err = readFrame(c.conn)
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.kill()
+		return fmt.Errorf("%w: it takes too long to load", ErrGuest)
+	}
 	if err != nil {
 		c.kill()
-		return fmt.Errorf("%w: its worker ended while loading it%s", ErrGuest, c.lastWords())
+		return fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
 	if f.kind != kindOK {
 		return fmt.Errorf("%w: %s", ErrGuest, text(f))
@@ -215,8 +222,11 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 	}()
 	c.conn.SetDeadline(deadline.Add(killAfter))
 	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
-	if err := ask.write(c.conn); err != nil {
+	if err := ask.write(c.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		return Result{}, c.lost(err, call)
+	} else if err != nil {
+		c.kill()
+		return Result{}, fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
 	for {
 		f, err := readFrame(c.conn)

@@ -204,14 +204,11 @@ func text(f frame) string {
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
 func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
-	if err := c.load(ctx, call); err != nil {
-		return Result{}, err
-	}
-	began := time.Now()
-	deadline := began.Add(call.Wall)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	if err := cores.take(ctx, call.Tenant); err != nil {
+	// Loading takes a core as running does: where one tenant's guests kill their
+	// workers, its loads must not crowd out the logins of others.
+	waiting, enough := context.WithTimeout(ctx, call.Wall)
+	defer enough()
+	if err := cores.take(waiting, call.Tenant); err != nil {
 		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
 	}
 	held := true
@@ -220,6 +217,13 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 			cores.give(call.Tenant)
 		}
 	}()
+	if err := c.load(ctx, call); err != nil {
+		return Result{}, err
+	}
+	began := time.Now()
+	deadline := began.Add(call.Wall)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	c.conn.SetDeadline(deadline.Add(killAfter))
 	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
 	if err := ask.write(c.conn); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -45,10 +45,11 @@ func NewHost(pool *sandbox.Pool, settings Settings, log *slog.Logger) *Host {
 type module = func(context.Context) ([]byte, error)
 
 // verify gets a checked verdict from a version, or an error that wraps
-// ErrVerifier and whose reason only the tenant's log has in full.
+// ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
+// the version takes no logins of that kind.
 func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) (abi.Verdict, error) {
 	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
-		return abi.Verdict{}, h.broken(tenant, v, errors.New("its manifest does not list the login's method"))
+		return abi.Verdict{}, ErrMethod
 	}
 	trace := h.run(ctx, tenant, v, request, bytes)
 	for _, line := range trace.Logs {

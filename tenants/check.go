@@ -99,6 +99,8 @@ func checkHosts(hosts []string, publicHost string, bad *Invalid) []string {
 			bad.add(field, "must be a plain DNS name such as login.acme.test")
 		case host == publicHost:
 			bad.add(field, "is the host of public_url, under which every tenant is found at /t/{id} already")
+		case isLoopback(host):
+			bad.add(field, "is a name of this machine: nobody else would find the tenant there, and dev has it for public_url")
 		case slices.Contains(list, host):
 			bad.add(field, "is there twice")
 		default:

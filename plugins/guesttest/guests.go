@@ -198,6 +198,17 @@ func Floods() Guest {
 	}
 }
 
+// Streams is a guest of the stdio profile that writes to its output without end,
+// whatever that answers.
+func Streams() Guest {
+	return Guest{
+		Stdio:   true,
+		Imports: []Import{{"wasi_snapshot_preview1", "fd_write", 4, true}},
+		Data:    []byte{0, 0, 0, 0, 0, 0, 1, 0}, // one vector: 64 KiB from 0
+		Code:    loop(i32(1), i32(0), i32(1), i32(16), call(0), drop, br(0)),
+	}
+}
+
 // Chatters is a guest that logs a gigabyte, then accepts.
 func Chatters() Guest {
 	answer := `{"decision":"accept","subject":"chatter"}`

@@ -227,14 +227,25 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 	if err := p.compiled(ctx, c); err != nil {
 		return Result{}, err
 	}
+	result, err := p.once(ctx, c)
+	if errors.Is(err, errUnbegun) {
+		// It was dying already when this call got it. Nothing has been done for
+		// the call yet, so another worker may do it; a module that kills its
+		// worker even by being loaded gets no third.
+		result, err = p.once(ctx, c)
+	}
+	result.Duration = time.Since(began)
+	return result, err
+}
+
+// once runs a call in one worker.
+func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
 	child, err := p.take(ctx, c)
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := child.call(ctx, p.cores, c)
-	p.give(c.Tenant, child)
-	result.Duration = time.Since(began)
-	return result, err
+	defer p.give(c.Tenant, child)
+	return child.call(ctx, p.cores, c)
 }
 
 // Warm has an idle worker load a module before the first login needs it. It is
@@ -248,7 +259,11 @@ func (p *Pool) Warm(ctx context.Context, c Call) error {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	return child.load(ctx, c)
+	module, err := child.missing(ctx, c)
+	if err != nil || module == nil {
+		return err
+	}
+	return child.load(ctx, c, module)
 }
 
 // take waits for a share of the tenant and a worker, one that has the module

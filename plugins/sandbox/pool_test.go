@@ -192,6 +192,26 @@ func TestAKilledWorkerCostsItsCallAndIsReplaced(t *testing.T) {
 	}
 }
 
+// Under load a worker that was killed could be handed out before its death was
+// seen, and the next login paid for it.
+func TestAWorkerThatDiesBeforeTheGuestBeginsCostsNobody(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", guesttest.Accepts("alice").Module())
+	module, handed := c.Module, 0
+	c.Module = func(ctx context.Context) ([]byte, error) {
+		if handed++; handed == 1 {
+			killWorkers(t) // it is taken, and has not been given the module
+		}
+		return module(ctx)
+	}
+	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), `"alice"`) {
+		t.Fatalf("Call = %+v, %v", r, err)
+	}
+	if handed != 2 {
+		t.Errorf("the module was loaded %d times, want in two workers", handed)
+	}
+}
+
 // killWorkers kills this process's children, as an operator's mistake or the
 // kernel's memory killer would.
 func killWorkers(t *testing.T) {

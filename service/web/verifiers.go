@@ -16,9 +16,6 @@ import (
 )
 
 func (s *Server) uploadVerifier(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	t, err := s.tenantParam(c)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -31,6 +32,17 @@ type config struct {
 	Sessions struct {
 		Mode string `yaml:"mode"` // "centralized" (default) or "memory"
 	} `yaml:"sessions"`
+	Etcd struct {
+		Endpoints []string `yaml:"endpoints"` // of a cluster that somebody else runs: https://host:port; none: the one inside this process
+		TLS       struct {
+			CA   string `yaml:"ca"`   // PEM file with who may sign the cluster's certificates; "": the system's
+			Cert string `yaml:"cert"` // PEM files with this node's own
+			Key  string `yaml:"key"`
+		} `yaml:"tls"`
+		Username     string `yaml:"username"`
+		PasswordFile string `yaml:"password_file"` // its first line
+		QuotaBytes   int64  `yaml:"quota_bytes"`   // of the embedded etcd's database; 0: 4 GiB
+	} `yaml:"etcd"`
 	Log struct {
 		Level  string `yaml:"level"`  // debug, info (default), warn, error
 		Format string `yaml:"format"` // json or text
@@ -55,19 +67,30 @@ func (c *config) fromFile(path string) error {
 }
 
 // fromEnv lays DOORWARD_* over c.
-func (c *config) fromEnv(lookup func(string) (string, bool)) {
+func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 	for name, to := range map[string]*string{
 		"DATA_DIR": &c.DataDir, "LISTEN": &c.Listen, "ADMIN_LISTEN": &c.AdminListen, "PUBLIC_URL": &c.PublicURL,
 		"KEYRING_FILE": &c.Keyring.File, "SESSIONS_MODE": &c.Sessions.Mode,
+		"ETCD_TLS_CA": &c.Etcd.TLS.CA, "ETCD_TLS_CERT": &c.Etcd.TLS.Cert, "ETCD_TLS_KEY": &c.Etcd.TLS.Key,
+		"ETCD_USERNAME": &c.Etcd.Username, "ETCD_PASSWORD_FILE": &c.Etcd.PasswordFile,
 		"LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = value
 		}
 	}
-	if value, ok := lookup("DOORWARD_TRUSTED_PROXIES"); ok {
-		c.TrustedProxies = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+	for name, to := range map[string]*[]string{"TRUSTED_PROXIES": &c.TrustedProxies, "ETCD_ENDPOINTS": &c.Etcd.Endpoints} {
+		if value, ok := lookup("DOORWARD_" + name); ok {
+			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+		}
 	}
+	if value, ok := lookup("DOORWARD_ETCD_QUOTA_BYTES"); ok {
+		var err error
+		if c.Etcd.QuotaBytes, err = strconv.ParseInt(value, 10, 64); err != nil {
+			return usage(fmt.Errorf("DOORWARD_ETCD_QUOTA_BYTES is %q; it takes a number of bytes", value))
+		}
+	}
+	return nil
 }
 
 // complete fills what was left out.
@@ -109,6 +132,9 @@ func (c *config) check() error {
 	if _, err := c.proxies(); err != nil {
 		return usage(err)
 	}
+	if err := c.checkEtcd(); err != nil {
+		return usage(err)
+	}
 	var missing []string
 	for _, l := range []struct{ name, address string }{{"listen", c.Listen}, {"admin_listen", c.AdminListen}} {
 		host, _, err := net.SplitHostPort(l.address)
@@ -148,8 +174,56 @@ func (c *config) checkServe() (missing []string) {
 	if c.Sessions.Mode == "memory" {
 		missing = append(missing, `sessions.mode: "memory" forgets every session at a restart; it is for dev`)
 	}
+	for _, endpoint := range c.Etcd.Endpoints {
+		if u, err := url.Parse(endpoint); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+			missing = append(missing, "etcd.endpoints: "+endpoint+" is not https; whoever listens on the way has every session")
+		}
+	}
 	return missing
 }
+
+// minQuota is the least that holds a few verifiers and some sessions.
+const minQuota = 16 << 20
+
+// checkEtcd names what makes no sense about the etcd to be used.
+func (c *config) checkEtcd() error {
+	e := &c.Etcd
+	secure := 0
+	for _, endpoint := range e.Endpoints {
+		u, err := url.Parse(endpoint)
+		plain := err == nil && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+		switch {
+		case plain && u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
+		case plain && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.Port() != "" && u.Path == "":
+		default:
+			return fmt.Errorf("etcd.endpoints holds %q; it takes https://host:port, and http://127.0.0.1:port or unix:///path on this machine", endpoint)
+		}
+		if u.Scheme == "https" {
+			secure++
+		}
+	}
+	tls := e.TLS.CA + e.TLS.Cert + e.TLS.Key
+	switch {
+	case len(e.Endpoints) == 0 && tls+e.Username+e.PasswordFile != "":
+		return errors.New("etcd.tls, etcd.username and etcd.password_file are for a cluster that somebody else runs; say where it is with etcd.endpoints, or leave them out")
+	case len(e.Endpoints) > 0 && e.QuotaBytes != 0:
+		return errors.New("etcd.quota_bytes is of the embedded etcd; at etcd.endpoints it is set there, with --quota-backend-bytes")
+	case e.QuotaBytes != 0 && e.QuotaBytes < minQuota:
+		return fmt.Errorf("etcd.quota_bytes is %d; it takes %d (16 MiB) or more", e.QuotaBytes, minQuota)
+	case secure != 0 && secure != len(e.Endpoints):
+		return errors.New("etcd.endpoints mixes https with others; one connection is secured or it is not")
+	case secure == 0 && tls != "":
+		return errors.New("etcd.tls is set, and no endpoint in etcd.endpoints is https")
+	case (e.TLS.Cert == "") != (e.TLS.Key == ""):
+		return errors.New("etcd.tls.cert and etcd.tls.key go together; one of them is not set")
+	case (e.Username == "") != (e.PasswordFile == ""):
+		return errors.New("etcd.username and etcd.password_file go together; one of them is not set")
+	}
+	return nil
+}
+
+// external reports whether somebody else runs the etcd.
+func (c *config) external() bool { return len(c.Etcd.Endpoints) > 0 }
 
 func (c *config) publicURL() (*url.URL, error) {
 	u, err := url.Parse(c.PublicURL)

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/client/v3/concurrency"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/doorward/doorward/plugins"
@@ -24,7 +25,9 @@ func devCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := config{dev: true}
-			c.fromEnv(os.LookupEnv)
+			if err := c.fromEnv(os.LookupEnv); err != nil {
+				return err
+			}
 			c.lay(flags)
 			c.complete()
 			if err := c.check(); err != nil {
@@ -46,17 +49,7 @@ const demoTenant = "demo"
 // each step comes in an order that a crash may cut: the password is printed
 // only when everything it needs is there, and made anew as long as it is not.
 func (n *node) welcome(ctx context.Context, out io.Writer) error {
-	t, ok := n.registry.ByID(demoTenant)
-	if !ok {
-		made, err := n.registry.New(tenants.Tenant{ID: demoTenant, Name: "Demo"})
-		if err != nil {
-			return err
-		}
-		if t, err = n.service.CreateTenant(ctx, made); err != nil {
-			return err
-		}
-	}
-	password, err := n.demoUser(ctx, t, out)
+	password, err := n.demo(ctx, out)
 	if err != nil {
 		return fmt.Errorf("demo tenant: %w", err)
 	}
@@ -68,6 +61,54 @@ func (n *node) welcome(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "  API          %s/v1\n", base)
 	fmt.Fprintf(out, "  Admin        http://%s/admin/v1 with the key in %s\n\n", n.config.AdminListen, n.keyFile())
 	return nil
+}
+
+// demo makes what is missing of the demo tenant, and returns the password of
+// its user if it has just been made.
+func (n *node) demo(ctx context.Context, out io.Writer) (string, error) {
+	if n.config.external() {
+		// Two nodes that start together would each make a user, and the password
+		// that one of them prints would be wrong.
+		session, err := concurrency.NewSession(n.client, concurrency.WithContext(ctx), concurrency.WithTTL(10))
+		if err != nil {
+			return "", err
+		}
+		defer session.Close() // gives the lock free; after a crash that takes 10 s
+		if err := concurrency.NewMutex(session, "/dw/dev/demo").Lock(ctx); err != nil {
+			return "", err
+		}
+	}
+	t, err := n.demoTenant(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.demoUser(ctx, t, out)
+}
+
+func (n *node) demoTenant(ctx context.Context) (tenants.Tenant, error) {
+	if t, ok := n.registry.ByID(demoTenant); ok {
+		return t, nil
+	}
+	made, err := n.registry.New(tenants.Tenant{ID: demoTenant, Name: "Demo"})
+	if err != nil {
+		return tenants.Tenant{}, err
+	}
+	t, err := n.service.CreateTenant(ctx, made)
+	if !errors.Is(err, tenants.ErrExists) {
+		return t, err
+	}
+	// Another node has just made it, or it is being deleted: look at what is
+	// stored, where the registry comes to by itself.
+	stored, err := n.source.Load(ctx)
+	if err != nil {
+		return tenants.Tenant{}, err
+	}
+	for _, t := range stored.Tenants {
+		if t.ID == demoTenant && t.State != tenants.Deleting {
+			return t, n.registry.WaitFor(ctx, t.Revision)
+		}
+	}
+	return tenants.Tenant{}, tenants.ErrExists
 }
 
 // demoUser gives the demo tenant its verifier and its user, and returns the

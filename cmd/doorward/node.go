@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,9 +14,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/doorward/doorward/plugins"
@@ -31,11 +35,13 @@ import (
 	"github.com/doorward/doorward/tenants/seal"
 )
 
-// drainTime is how long requests may take to finish after SIGTERM, and
-// startTime how long a start may take before it is an error.
+// drainTime is how long requests may take to finish after SIGTERM, startTime
+// how long a start may take before it is an error, and dialTime how much of it
+// a cluster may take to answer.
 const (
 	drainTime = 8 * time.Second
 	startTime = 60 * time.Second
+	dialTime  = 10 * time.Second
 )
 
 // node is one running server: the rooms, bottom-up.
@@ -43,7 +49,8 @@ type node struct {
 	config config
 	log    *slog.Logger
 
-	member    *cluster.Member
+	member    *cluster.Member // nil when somebody else runs the etcd
+	client    *clientv3.Client
 	source    *tenantsetcd.Source
 	registry  *tenants.Registry
 	sessions  *sessions.Manager
@@ -82,16 +89,53 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 	}
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	member, err := cluster.Start(starting, cluster.Config{Dir: c.DataDir, Log: log})
+	client, member, closeStore, err := openStore(starting, c, log)
 	if err != nil {
 		return err
 	}
-	defer member.Close() // last: every room above writes to it
-	n, err := assemble(c, member, log)
+	defer closeStore() // last: every room above writes to it
+	n, err := assemble(c, client, log)
 	if err != nil {
 		return err
 	}
+	n.member = member
 	return n.serve(ctx, starting, public, admin, out)
+}
+
+// openStore gives a client of the etcd that c asks for: of a member in this
+// process, or, with no member, of a cluster that somebody else runs. Either way
+// the data directory is this process's alone until the store is closed.
+func openStore(ctx context.Context, c config, log *slog.Logger) (*clientv3.Client, *cluster.Member, func(), error) {
+	if !c.external() {
+		member, err := cluster.Start(ctx, cluster.Config{Dir: c.DataDir, QuotaBytes: c.Etcd.QuotaBytes, Log: log})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		prometheus.MustRegister(member)
+		return member.Client(), member, func() {
+			prometheus.Unregister(member)
+			member.Close() // what it could not end in time is on disk
+		}, nil
+	}
+	lock, err := cluster.Lock(c.DataDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if _, err := os.Stat(filepath.Join(c.DataDir, "etcd")); err == nil {
+		log.Warn("the data directory holds sessions and tenants of an embedded etcd, which are not used: etcd.endpoints is set", "dir", c.DataDir)
+	}
+	client, err := cluster.Dial(ctx, cluster.DialConfig{
+		Endpoints: c.Etcd.Endpoints, CA: c.Etcd.TLS.CA, Cert: c.Etcd.TLS.Cert, Key: c.Etcd.TLS.Key,
+		Username: c.Etcd.Username, PasswordFile: c.Etcd.PasswordFile, Timeout: dialTime, Log: log,
+	})
+	if err != nil {
+		lock.Close()
+		return nil, nil, nil, err
+	}
+	return client, nil, func() {
+		client.Close() // its connections end with the process anyway
+		lock.Close()
+	}, nil
 }
 
 // listen opens one address, with an error that says what to do.
@@ -111,8 +155,8 @@ func (c *config) takePorts(public, admin net.Addr) {
 	c.Listen, c.AdminListen = public.String(), admin.String()
 }
 
-// assemble builds the rooms on a member. Nothing runs yet.
-func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error) {
+// assemble builds the rooms on a client of etcd. Nothing runs yet.
+func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error) {
 	ring, err := seal.LoadOrCreateRing(c.Keyring.File)
 	if err != nil {
 		return nil, err
@@ -125,8 +169,8 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 	if err != nil {
 		return nil, err
 	}
-	n := &node{config: c, log: log, member: member}
-	n.source = tenantsetcd.New(member.Client(), ring, tenantsetcd.Config{})
+	n := &node{config: c, log: log, client: client}
+	n.source = tenantsetcd.New(client, ring, tenantsetcd.Config{})
 	n.registry = tenants.NewRegistry(n.source, tenants.RegistryConfig{PublicHost: publicURL.Hostname(), Log: log})
 
 	var challenges sessions.Challenges
@@ -135,7 +179,7 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 		n.store, challenges = memory, memory
 		log.Warn("sessions.mode is memory: every session ends when this process does")
 	} else {
-		store := sessionsetcd.New(member.Client(), n.source.Keys)
+		store := sessionsetcd.New(client, n.source.Keys)
 		n.store, challenges = store, store
 	}
 	n.sessions = sessions.New(n.store, challenges, sessions.Config{Log: log})
@@ -144,7 +188,7 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 	if err != nil {
 		return nil, err
 	}
-	n.artifacts = pluginsetcd.New(member.Client())
+	n.artifacts = pluginsetcd.New(client)
 	host := plugins.NewHost(n.pool, plugins.Settings{Config: n.configValue, Secret: n.secretValue}, log)
 	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
 
@@ -175,14 +219,17 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 	group.Go(func() error { return quiet(n.registry.Run(rooms)) })
 	group.Go(func() error { return quiet(n.sessions.Run(rooms)) })
 	group.Go(func() error { return quiet(n.pool.Run(rooms)) })
-	group.Go(func() error {
-		select {
-		case err := <-n.member.Err():
-			return fmt.Errorf("etcd member: %w", err)
-		case <-rooms.Done():
-			return nil
-		}
-	})
+	if n.member != nil {
+		group.Go(func() error { return quiet(n.member.Run(rooms)) })
+		group.Go(func() error {
+			select {
+			case err := <-n.member.Err():
+				return fmt.Errorf("etcd member: %w", err)
+			case <-rooms.Done():
+				return nil
+			}
+		})
+	}
 	if err := n.prepare(starting, out); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
@@ -253,17 +300,53 @@ func (n *node) keyringFits(ctx context.Context) error {
 		return nil
 	}
 	if _, err := n.source.Keys(ctx, some[0].UUID); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
-		return fmt.Errorf("key ring %s: %w (if the file was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
+		return fmt.Errorf("key ring %s: %w (every node of one etcd has the same file; if it was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
 	}
 	return nil
+}
+
+// nodeID names this node among those that share an etcd: what is in
+// DIR/node.id, made at the first start.
+func (n *node) nodeID() (string, error) {
+	file := filepath.Join(n.config.DataDir, "node.id")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := strings.ToLower(rand.Text())
+		// By another name first: half an id would be another node's.
+		if err := os.WriteFile(file+".new", []byte(id+"\n"), 0o600); err != nil {
+			return "", fmt.Errorf("write node id: %w", err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			return "", fmt.Errorf("write node id: %w", err)
+		}
+		return id, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read node id: %w", err)
+	}
+	id := firstLine(text)
+	if !isNodeID(id) {
+		return "", fmt.Errorf("%s holds no node id; put back the file that was there, or remove it to make this a new node, whose old operator key stays good", file)
+	}
+	return id, nil
+}
+
+// isNodeID: 26 letters and digits in lower case, as nodeID makes them.
+func isNodeID(id string) bool {
+	return len(id) == 26 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
 func (n *node) keyFile() string { return filepath.Join(n.config.DataDir, "operator.key") }
 
 // operatorKey makes the key in DIR/operator.key the operator's. The file is
 // the truth: made at the first start, and made anew where an operator has
-// removed it, which ends the old one.
+// removed it, which ends the old one. Each node has its own, good at all nodes.
 func (n *node) operatorKey(ctx context.Context) error {
+	node, err := n.nodeID()
+	if err != nil {
+		return err
+	}
+	id := "operator-" + node
 	text, err := os.ReadFile(n.keyFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		secret := tenants.NewKeySecret()
@@ -279,10 +362,10 @@ func (n *node) operatorKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s holds no operator key; remove the file to get a new one", n.keyFile())
 	}
-	if _, ok := n.registry.FindKey(secret); ok {
+	if known, ok := n.registry.FindKey(secret); ok && known.ID == id {
 		return nil
 	}
-	key := tenants.Key{ID: "operator-file", Kind: "operator", Digest: secret.Digest(), CreatedAt: time.Now().UTC()}
+	key := tenants.Key{ID: id, Kind: "operator", Digest: secret.Digest(), CreatedAt: time.Now().UTC()}
 	if err := n.source.PutKey(ctx, key); err != nil {
 		return fmt.Errorf("store operator key: %w", err)
 	}

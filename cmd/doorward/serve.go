@@ -39,7 +39,9 @@ func serveCommand() *cobra.Command {
 					return err
 				}
 			}
-			c.fromEnv(os.LookupEnv)
+			if err := c.fromEnv(os.LookupEnv); err != nil {
+				return err
+			}
 			c.lay(flags)
 			c.complete()
 			if err := c.check(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -77,6 +78,7 @@ func (s *Server) accountForm(c echo.Context) error {
 		return err
 	}
 	var revision int64
+	var own bool
 	token := cookieToken(c, d)
 	if form.Get("end") == "others" {
 		var done service.Revoked
@@ -87,7 +89,6 @@ func (s *Server) accountForm(c echo.Context) error {
 		if malformed != nil {
 			return unreadable("The form names no session.")
 		}
-		var own bool
 		revision, own, err = s.svc.EndOwn(c.Request().Context(), d, token, id)
 		if own && err == nil {
 			clearSession(c, d)
@@ -97,7 +98,24 @@ func (s *Server) accountForm(c echo.Context) error {
 		return err
 	}
 	writeRevision(c, revision)
+	if err == nil && !own {
+		s.renewToken(c, d, token)
+	}
 	return c.Redirect(http.StatusSeeOther, d.Base()+"/account")
+}
+
+// renewToken gives the browser a new token when it is time for one. Hosted
+// forms do it by the way; a page that is only read changes nothing, and where
+// it does not work now the next form will do.
+func (s *Server) renewToken(c echo.Context, d service.Door, token sessions.Token) {
+	ctx := c.Request().Context()
+	session, err := s.svc.Validate(ctx, d, token, 0)
+	if err != nil || time.Now().Before(session.RotateAfter()) {
+		return
+	}
+	if next, session, err := s.svc.Rotate(ctx, d, token); err == nil {
+		setSession(c, d, next, session)
+	}
 }
 
 // device says in words what a User-Agent header claims, so that people

@@ -206,9 +206,6 @@ func (s *Server) validate(c echo.Context) error {
 
 // rotate hands out the new token the way the old one came.
 func (s *Server) rotate(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	if c.Request().ContentLength != 0 {
 		if err := readJSON(c, maxLogin, &struct{}{}); err != nil {
 			return err

@@ -73,7 +73,7 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 	if err != nil {
 		return Version{}, err
 	}
-	v.Digest, v.Size, v.State, v.CreatedAt = digest, len(module), Staged, time.Now().UTC()
+	v.Digest, v.Size, v.State, v.CreatedAt = digest, len(module), Staged, now()
 	c.host.vectors(ctx, tenant, &v, module, vectors)
 	if v.Number, err = c.artifacts.Add(ctx, tenant, v, module); err != nil {
 		return Version{}, fmt.Errorf("store version: %w", err)
@@ -207,7 +207,7 @@ func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, 
 	for _, v := range versions {
 		switch v.Number {
 		case to.Active:
-			v.State, v.ActivatedAt = Active, time.Now().UTC()
+			v.State, v.ActivatedAt = Active, now()
 			active = v
 		case from.Active:
 			v.State = Retired
@@ -293,3 +293,7 @@ func addedGrants(a, b abi.Grants) []string {
 	had := grantLines(a)
 	return slices.DeleteFunc(grantLines(b), func(line string) bool { return slices.Contains(had, line) })
 }
+
+// now is the time as versions keep it: UTC, whole milliseconds, like every time
+// that is published.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

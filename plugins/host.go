@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,10 +45,11 @@ func NewHost(pool *sandbox.Pool, settings Settings, log *slog.Logger) *Host {
 type module = func(context.Context) ([]byte, error)
 
 // verify gets a checked verdict from a version, or an error that wraps
-// ErrVerifier and whose reason only the tenant's log has in full.
+// ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
+// the version takes no logins of that kind.
 func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) (abi.Verdict, error) {
 	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
-		return abi.Verdict{}, h.broken(tenant, v, errors.New("its manifest does not list the login's method"))
+		return abi.Verdict{}, ErrMethod
 	}
 	trace := h.run(ctx, tenant, v, request, bytes)
 	for _, line := range trace.Logs {
@@ -62,13 +64,17 @@ func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi
 	return *trace.Verdict, nil
 }
 
-// broken notes for the tenant why there is no verdict.
+// broken notes for the tenant why there is no verdict. The error goes to the
+// server's log, so it has no word that a guest chose: that could be a password.
 func (h *Host) broken(tenant string, v Version, why error) error {
 	h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: "error", Text: why.Error()})
-	if errors.Is(why, sandbox.ErrBusy) {
+	switch {
+	case errors.Is(why, sandbox.ErrBusy):
 		return fmt.Errorf("%w: %w", ErrBusy, why)
+	case errors.Is(why, ErrUnavailable), errors.Is(why, ErrNotFound):
+		return fmt.Errorf("%w: version %d: %w", ErrVerifier, v.Number, why)
 	}
-	return fmt.Errorf("%w: version %d: %w", ErrVerifier, v.Number, why)
+	return fmt.Errorf("%w: version %d, tenant %s; the tenant's log says why", ErrVerifier, v.Number, tenant)
 }
 
 // trace runs a version and shows all it did.
@@ -97,7 +103,7 @@ func (h *Host) run(ctx context.Context, tenant string, v Version, request abi.Re
 		out.failure, out.Error = err, err.Error()
 		return out
 	}
-	calls := &hostCalls{host: h, tenant: tenant, version: v}
+	calls := &hostCalls{host: h, tenant: tenant, version: v, secrets: typed(request.Credential)}
 	result, err := h.pool.Call(ctx, sandbox.Call{
 		Tenant: tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
@@ -117,6 +123,7 @@ func (h *Host) run(ctx context.Context, tenant string, v Version, request abi.Re
 			out.Logs = append(out.Logs, LogLine{Level: "warn", Text: fmt.Sprintf("members of the answer that are not known here: %q", unknown)})
 		}
 		if err == nil {
+			verdict.Detail = calls.redact(verdict.Detail)
 			out.Decision, out.Verdict = verdict.Decision, &verdict
 		}
 	}
@@ -153,6 +160,16 @@ type hostCalls struct {
 	made      []HostCall
 	passwords int
 	secrets   [][]byte // handed out: they must not come back in a log
+}
+
+// typed are the credential's texts, but for the user's name.
+func typed(c abi.Credential) (secrets [][]byte) {
+	for field, value := range c {
+		if text, ok := value.(string); ok && field != "username" {
+			secrets = append(secrets, []byte(text))
+		}
+	}
+	return secrets
 }
 
 func (c *hostCalls) answer(ctx context.Context, name string, args [][]byte) (int32, []byte) {
@@ -193,7 +210,7 @@ func (c *hostCalls) do(ctx context.Context, name string, args [][]byte) (int32, 
 		if len(grants.Password) == 0 {
 			return abi.ErrNotGranted, nil
 		}
-		return c.host.costs.verifyPassword(ctx, grants.Password, c.version.Digest, string(args[0]), args[1]), nil
+		return c.host.costs.verifyPassword(ctx, grants.Password, c.tenant, c.version.Digest, string(args[0]), args[1]), nil
 
 	case name == abi.FuncPasswordHash && len(args) == 1:
 		if c.passwords++; c.passwords > abi.MaxPasswordCalls {
@@ -202,7 +219,10 @@ func (c *hostCalls) do(ctx context.Context, name string, args [][]byte) (int32, 
 		if len(grants.Password) == 0 {
 			return abi.ErrNotGranted, nil
 		}
-		if hash := hashPassword(ctx, args[0]); hash != nil {
+		if len(args[0]) > abi.MaxPassword {
+			return abi.ErrTooLarge, nil
+		}
+		if hash := hashPassword(ctx, c.tenant, args[0]); hash != nil {
 			return 0, hash
 		}
 		return abi.ErrTimeout, nil
@@ -232,7 +252,8 @@ func plainText(value json.RawMessage) []byte {
 	return value
 }
 
-// redact takes the secrets that this call was given out of a text.
+// redact takes what the user typed, and the secrets that this call was given,
+// out of a text.
 func (c *hostCalls) redact(text string) string {
 	for _, secret := range c.secrets {
 		if len(secret) >= 4 { // shorter ones would blot out everything
@@ -251,7 +272,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		out := h.run(ctx, tenant, *v, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
 		if why := mismatch(vector.Expect, out); why != "" {
 			v.Vectors.Failed++
-			v.Warnings = append(v.Warnings, fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why))
+			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))
 			continue
 		}
 		v.Vectors.Passed++
@@ -290,6 +311,7 @@ type LogEntry struct {
 // Bounds of the tenants' logs on one node.
 const (
 	keepEntries = 200
+	keepText    = 2 << 10 // bytes of an entry
 	keepTenants = 10_000
 )
 
@@ -302,6 +324,9 @@ type logRings struct {
 func newLogRings() *logRings { return &logRings{rings: map[string][]LogEntry{}} }
 
 func (l *logRings) add(tenant string, e LogEntry) {
+	if len(e.Text) > keepText {
+		e.Text = strings.ToValidUTF8(e.Text[:keepText], "") + " …"
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ring, ok := l.rings[tenant]

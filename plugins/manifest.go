@@ -63,10 +63,34 @@ func readManifest(text []byte) (abi.Manifest, error) {
 	if m.ABI != abi.Version {
 		return m, fmt.Errorf(`%w: the manifest has "abi": %d; this server speaks %d`, ErrInvalid, m.ABI, abi.Version)
 	}
-	if len(m.Vectors) > 100 || len(m.Grants.Secrets) > 64 || len(m.Methods) > 16 || len(m.Name) > 100 || len(m.Version) > 40 {
-		return m, fmt.Errorf("%w: the manifest holds more than 100 vectors, 64 secrets, 16 methods, or too long a name", ErrInvalid)
+	if len(m.Vectors) > 100 || len(m.Methods) > 16 || len(m.Name) > 100 || len(m.Version) > 40 {
+		return m, fmt.Errorf("%w: the manifest holds more than 100 vectors, 16 methods, or too long a name", ErrInvalid)
+	}
+	if err := checkNames(m); err != nil {
+		return m, err
 	}
 	return m, nil
+}
+
+// checkNames bounds what a manifest names: every login reads it, and people see
+// it in a terminal.
+func checkNames(m abi.Manifest) error {
+	lists := [][]string{m.Methods, m.Grants.Secrets, m.Grants.Password}
+	if m.Grants.HTTP != nil {
+		lists = append(lists, m.Grants.HTTP.Hosts)
+	}
+	if m.Grants.KV != nil {
+		lists = append(lists, m.Grants.KV.Namespaces)
+	}
+	for _, list := range lists {
+		if len(list) > 64 || slices.ContainsFunc(list, func(name string) bool { return name == "" || len(name) > 256 || !printable(name) }) {
+			return fmt.Errorf("%w: a list in the manifest holds more than 64 names, or one that is not 1 to 256 bytes of printable text", ErrInvalid)
+		}
+	}
+	if !printable(m.Name) || !printable(m.Version) {
+		return fmt.Errorf("%w: the manifest's name or version is not printable text", ErrInvalid)
+	}
+	return nil
 }
 
 // neededBy is what imports cannot do without. A secret's name is not in an

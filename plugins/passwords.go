@@ -24,16 +24,22 @@ import (
 	"github.com/go-crypt/crypt/algorithm/shacrypt"
 	xargon2 "golang.org/x/crypto/argon2"
 
+	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/sdk/abi"
 )
 
 // hashing bounds how much of this process goes into passwords: one check a
-// core, whoever asks. Waiting counts into the guest's wall limit.
-var hashing = make(chan struct{}, runtime.NumCPU())
+// core for each tenant, and one more in all, so that a tenant whose hashes are
+// dear, or many, does not keep the others' logins waiting. Waiting counts into
+// the guest's wall limit.
+var hashing = sandbox.NewTokens(runtime.NumCPU()+1, runtime.NumCPU())
 
-// Caps on a hash's parameters, held before any work: a hash is the tenant's
-// word, and could ask for hours.
+// Caps on a hash and its parameters, held before any work: a hash is the
+// tenant's word, could ask for hours, and cannot be stopped once begun. The
+// forms below are whole, so that the decoder reads no parameter that was not
+// looked at here.
 const (
+	maxHash      = 512
 	maxBcrypt    = 13
 	maxArgonMiB  = 64
 	maxArgonTime = 4
@@ -66,10 +72,10 @@ type scheme struct {
 
 var (
 	bcryptForm   = regexp.MustCompile(`^\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}$`)
-	argonForm    = regexp.MustCompile(`^\$(argon2(?:id|i|d))\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$`)
-	scryptForm   = regexp.MustCompile(`^\$scrypt\$ln=(\d+),r=(\d+),p=(\d+)\$`)
-	pbkdf2Form   = regexp.MustCompile(`^\$pbkdf2(?:-sha(?:1|224|256|384|512))?\$(\d+)\$`)
-	shaCryptForm = regexp.MustCompile(`^\$([56])\$(?:rounds=(\d+)\$)?`)
+	argonForm    = regexp.MustCompile(`^\$(argon2(?:id|i|d))\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$`)
+	scryptForm   = regexp.MustCompile(`^\$scrypt\$ln=(\d+),r=(\d+),p=(\d+)\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$`)
+	pbkdf2Form   = regexp.MustCompile(`^\$pbkdf2(?:-sha(?:1|224|256|384|512))?\$(\d+)\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{1,86}$`) // the work grows with the key, here 64 bytes
+	shaCryptForm = regexp.MustCompile(`^\$([56])\$(?:rounds=(\d+)\$)?[./A-Za-z0-9]{0,16}\$[./A-Za-z0-9]{43,86}$`)
 	apr1Form     = regexp.MustCompile(`^\$apr1\$([^$]{1,8})\$([./A-Za-z0-9]{22})$`)
 	sha1Form     = regexp.MustCompile(`^\{SHA\}([A-Za-z0-9+/]{27}=)$`)
 )
@@ -77,6 +83,9 @@ var (
 // examine tells the scheme of a hash, or the abi number of why it will not be
 // checked.
 func examine(hash string) (scheme, int32) {
+	if len(hash) > maxHash {
+		return scheme{}, abi.ErrTooLarge
+	}
 	if m := bcryptForm.FindStringSubmatch(hash); m != nil {
 		cost := atoi(m[1])
 		return within(scheme{"bcrypt", 70 * math.Exp2(float64(cost-10))}, cost >= 4 && cost <= maxBcrypt)
@@ -130,33 +139,35 @@ func atoi(digits string) int {
 // bcrypt at 10, the hash of nothing anybody knows.
 const firstDummy = "$2b$10$9f4OgbPDbdXu.Vy7BR0taOjmnlwKkdCmZdYWd7K0jzUadHSOwTgZG"
 
-// costliest remembers, for each module, the dearest hash that it has had
-// checked, so that a login for a user who is not there costs the same.
+// costliest remembers, for each module of each tenant, the dearest hash that it
+// has had checked, so that a login for a user who is not there costs the same.
+// What another tenant's users cost must not show here, even where both have the
+// same module.
 type costliest struct {
 	mu   sync.Mutex
 	hash map[string]string
 	cost map[string]float64
 }
 
-// maxRemembered bounds costliest; beyond it a module begins anew.
+// maxRemembered bounds costliest; beyond it all begin anew.
 const maxRemembered = 10_000
 
-func (c *costliest) note(digest, hash string, cost float64) {
+func (c *costliest) note(whose, hash string, cost float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cost <= c.cost[digest] {
+	if cost <= c.cost[whose] {
 		return
 	}
 	if c.hash == nil || len(c.hash) >= maxRemembered {
 		c.hash, c.cost = map[string]string{}, map[string]float64{}
 	}
-	c.hash[digest], c.cost[digest] = hash, cost
+	c.hash[whose], c.cost[whose] = hash, cost
 }
 
-func (c *costliest) of(digest string) string {
+func (c *costliest) of(whose string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if hash, ok := c.hash[digest]; ok {
+	if hash, ok := c.hash[whose]; ok {
 		return hash
 	}
 	return firstDummy
@@ -164,13 +175,16 @@ func (c *costliest) of(digest string) string {
 
 // verifyPassword is password_verify: 1 yes, 0 no, or an abi number. "?" before
 // a hash, or no hash at all, does the work and says no.
-func (c *costliest) verifyPassword(ctx context.Context, granted []string, digest, hash string, password []byte) int32 {
-	real := true
+func (c *costliest) verifyPassword(ctx context.Context, granted []string, tenant, digest, hash string, password []byte) int32 {
+	if len(password) > abi.MaxPassword {
+		return abi.ErrTooLarge // SHA-crypt and apr1 read it again in each of their rounds
+	}
+	whose, real := tenant+"/"+digest, true
 	if rest, dummy := strings.CutPrefix(hash, "?"); dummy {
 		hash, real = rest, false
 	}
 	if hash == "" {
-		hash, real = c.of(digest), false
+		hash, real = c.of(whose), false
 	}
 	s, trouble := examine(hash)
 	if trouble != 0 {
@@ -180,14 +194,12 @@ func (c *costliest) verifyPassword(ctx context.Context, granted []string, digest
 		if !slices.Contains(granted, "*") && !slices.Contains(granted, s.name) {
 			return abi.ErrNotGranted
 		}
-		c.note(digest, hash, s.cost)
+		c.note(whose, hash, s.cost)
 	}
-	select {
-	case hashing <- struct{}{}:
-		defer func() { <-hashing }()
-	case <-ctx.Done():
+	if err := hashing.Take(ctx, tenant); err != nil {
 		return abi.ErrTimeout
 	}
+	defer hashing.Give(tenant)
 	if matches(s.name, hash, password) && real {
 		return 1
 	}
@@ -214,14 +226,12 @@ func matches(name, hash string, password []byte) bool {
 
 // hashPassword is password_hash: argon2id with OWASP's parameters, as a PHC
 // string. nil when no turn came before ctx ended.
-func hashPassword(ctx context.Context, password []byte) []byte {
+func hashPassword(ctx context.Context, tenant string, password []byte) []byte {
 	const memory, time, threads = 19 << 10, 2, 1
-	select {
-	case hashing <- struct{}{}:
-		defer func() { <-hashing }()
-	case <-ctx.Done():
+	if err := hashing.Take(ctx, tenant); err != nil {
 		return nil
 	}
+	defer hashing.Give(tenant)
 	salt := make([]byte, 16)
 	rand.Read(salt)
 	key := xargon2.IDKey(password, salt, time, memory, threads, 32)

@@ -19,6 +19,9 @@ var (
 	// ErrBusy: too many logins at once; worth another try. It wraps ErrVerifier.
 	ErrBusy = fmt.Errorf("%w: too many logins at once", ErrVerifier)
 
+	// ErrMethod: the version does not take logins by that method. It was not run.
+	ErrMethod = errors.New("login method not taken")
+
 	// ErrNotFound: the tenant has no such version.
 	ErrNotFound = errors.New("no such verifier version")
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/tenants"
 )
@@ -32,15 +33,15 @@ func (s *Service) UpdateTenant(ctx context.Context, id string, revision int64, e
 		if revision > 0 && t.Revision != revision {
 			return tenants.Tenant{}, tenants.ErrChanged
 		}
-		seen := t.Revision
+		uuid, seen := t.UUID, t.Revision
 		if err := edit(&t); err != nil {
 			return tenants.Tenant{}, err
 		}
 		t.UpdatedAt = time.Now().UTC()
 		changed, err := s.Source.Update(ctx, t)
 		if errors.Is(err, tenants.ErrChanged) && revision == 0 {
-			if err := s.seen(ctx, seen+1); err != nil {
-				return tenants.Tenant{}, err
+			if err := s.Tenants.WaitPast(ctx, uuid, seen); err != nil {
+				return tenants.Tenant{}, fmt.Errorf("wait for registry: %w", err)
 			}
 			continue
 		}
@@ -105,15 +106,17 @@ func (s *Service) DeleteTenant(ctx context.Context, id string, revision int64) e
 	return s.finishDelete(ctx, t)
 }
 
-// ResumeDeletes finishes every delete that did not come to its end.
+// ResumeDeletes finishes every delete that did not come to its end. One that
+// cannot be finished holds up none of the others; the error tells of all.
 func (s *Service) ResumeDeletes(ctx context.Context) error {
+	var left error
 	for _, t := range s.Tenants.Deleting() {
 		s.Log.Info("finishing an interrupted delete", "tenant", t.ID)
 		if err := s.finishDelete(ctx, t); err != nil {
-			return fmt.Errorf("finish delete of %s: %w", t.ID, err)
+			left = errors.Join(left, fmt.Errorf("finish delete of %s: %w", t.ID, err))
 		}
 	}
-	return nil
+	return left
 }
 
 // finishDelete removes what a marked tenant owns, each step idempotent, the
@@ -129,6 +132,22 @@ func (s *Service) finishDelete(ctx context.Context, t tenants.Tenant) error {
 		return fmt.Errorf("remove tenant: %w", err)
 	}
 	return nil
+}
+
+// UploadVerifier stages a module as t's next version. A tenant that was deleted
+// while it was being compiled is tenants.ErrNotFound, and keeps nothing of it.
+func (s *Service) UploadVerifier(ctx context.Context, t tenants.Tenant, module, manifest []byte) (plugins.Version, error) {
+	v, err := s.Catalog.Upload(ctx, t.UUID, module, manifest)
+	if err != nil {
+		return plugins.Version{}, err
+	}
+	if now, ok := s.Tenants.ByID(t.ID); ok && now.UUID == t.UUID {
+		return v, nil
+	}
+	if err := s.Catalog.RemoveTenant(ctx, t.UUID); err != nil {
+		return plugins.Version{}, fmt.Errorf("remove verifier of deleted tenant: %w", err)
+	}
+	return plugins.Version{}, tenants.ErrNotFound
 }
 
 // RevokeSessions ends the sessions of a tenant that match f.

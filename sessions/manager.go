@@ -174,6 +174,9 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 		return Token{}, Session{}, err
 	}
 	s.Revision, s.Born = revision, revision
+	if c.Replaces != nil {
+		m.settle(ctx, revision)
+	}
 	if err := m.endOldest(ctx, s, o.Policy.MaxPerSubject); err != nil {
 		return Token{}, Session{}, err
 	}
@@ -252,11 +255,15 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	for _, old := range live[:max(0, len(live)+1-limit)] {
 		end = append(end, old.ID)
 	}
+	last := int64(0)
 	for _, id := range end {
-		if _, _, err := m.store.DeleteID(ctx, s.Tenant, id); err != nil {
+		revision, _, err := m.store.DeleteID(ctx, s.Tenant, id)
+		if err != nil {
 			return fmt.Errorf("end oldest session: %w", err)
 		}
+		last = max(last, revision)
 	}
+	m.settle(ctx, last)
 	return nil
 }
 
@@ -392,11 +399,28 @@ func (m *Manager) Close(ctx context.Context, tenant string, token Token) (int64,
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	revision, found, err := m.store.Delete(ctx, tenant, token.Digest(tenant))
-	if err != nil || !found {
+	d := token.Digest(tenant)
+	revision, found, err := m.store.Delete(ctx, tenant, d)
+	if err != nil {
 		return 0, err
 	}
+	if m.view != nil {
+		m.view.forget(d) // also when another node ended it first
+	}
+	if !found {
+		return 0, nil
+	}
+	m.settle(ctx, revision)
 	return revision, nil
+}
+
+// settle waits until this node no longer knows what the write at revision ended.
+// The other nodes follow within milliseconds; here nobody shall meet a session
+// that was just reported ended.
+func (m *Manager) settle(ctx context.Context, revision int64) {
+	if m.view != nil {
+		m.view.await(ctx, revision)
+	}
 }
 
 // CloseID ends the session with that handle. ErrNotFound when there is none.
@@ -407,7 +431,11 @@ func (m *Manager) CloseID(ctx context.Context, tenant string, id ID) (int64, err
 	if err == nil && !found {
 		err = ErrNotFound
 	}
-	return revision, err
+	if err != nil {
+		return 0, err
+	}
+	m.settle(ctx, revision)
+	return revision, nil
 }
 
 // CloseOwn is CloseID for a subject's own sessions: another's is ErrNotFound.
@@ -458,6 +486,7 @@ const (
 func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID) (n int, more bool, revision int64, err error) {
 	if f.Subject == "" && except == "" {
 		if n, revision, err = m.bump(ctx, tenant, f); err == nil {
+			m.settle(ctx, revision)
 			return n, false, revision, nil
 		}
 		m.log.Warn("sessions could not be ended by an epoch; deleting them", "err", err)
@@ -472,6 +501,7 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 			return n, true, revision, err
 		}
 	}
+	m.settle(ctx, revision)
 	return n, more, revision, nil
 }
 
@@ -501,7 +531,12 @@ func (m *Manager) Count(ctx context.Context, tenant string, f Filter) (int, erro
 func (m *Manager) RevokeEverybody(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	return m.store.BumpEpoch(ctx, "", Filter{})
+	revision, err := m.store.BumpEpoch(ctx, "", Filter{})
+	if err != nil {
+		return 0, err
+	}
+	m.settle(ctx, revision)
+	return revision, nil
 }
 
 // RemoveTenant removes everything of a tenant: sessions, indexes, challenges.

@@ -192,14 +192,15 @@ func (v *view) proof(ctx context.Context, r *replica) (inStep bool, err error) {
 	}
 	again := time.NewTicker(proofEvery / 2)
 	defer again.Stop()
-	for nudge := true; r.reached.Load() < revision; {
+	nudge := true
+	for step := r.next(); r.reached.Load() < revision; step = r.next() {
 		if nudge {
 			if err := v.store.Progress(ctx); err != nil {
 				return false, nil // the store answers; it is the watch that does not
 			}
 		}
 		select {
-		case <-r.moved:
+		case <-step:
 			nudge = false
 		case <-again.C:
 			nudge = true
@@ -208,6 +209,32 @@ func (v *view) proof(ctx context.Context, r *replica) (inStep bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// await waits until the copy has come to revision, so that who is told that a
+// session has ended does not meet it once more at this node. It need not wait
+// longer than a proof counts: every later one has come to revision.
+func (v *view) await(ctx context.Context, revision int64) {
+	r := v.now.Load()
+	if r == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, trust)
+	defer cancel()
+	for step := r.next(); r.reached.Load() < revision; step = r.next() {
+		select {
+		case <-step:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// forget drops what the copy has under d, which has ended.
+func (v *view) forget(d Digest) {
+	if r := v.now.Load(); r != nil {
+		r.change(Change{Kind: Deleted, Digest: d}, nil)
+	}
 }
 
 // find looks d up in memory alone. known is false when the copy cannot say;
@@ -272,7 +299,7 @@ type replica struct {
 	absent  *otter.Cache[Digest, struct{}]
 
 	reached atomic.Int64
-	moved   chan struct{} // a send for each step, taken by prove
+	step    atomic.Pointer[chan struct{}] // closed, and replaced, at each step
 	fresh   atomic.Pointer[time.Time]
 
 	mu    sync.Mutex
@@ -288,9 +315,11 @@ type fill struct {
 
 func newReplica(all bool, bytes int64) *replica {
 	r := &replica{
-		whole: all, makers: newMakers(), moved: make(chan struct{}, 1), fills: map[Digest]*fill{},
+		whole: all, makers: newMakers(), fills: map[Digest]*fill{},
 		absent: otter.Must(&otter.Options[Digest, struct{}]{MaximumSize: absentSize, Executor: func(work func()) { work() }}),
 	}
+	step := make(chan struct{})
+	r.step.Store(&step)
 	if all {
 		r.entries = newWhole()
 	} else {
@@ -336,11 +365,12 @@ func (r *replica) apply(changes []Change, reached int64) {
 	if reached > r.reached.Load() {
 		r.reached.Store(reached)
 	}
-	select {
-	case r.moved <- struct{}{}:
-	default:
-	}
+	step := make(chan struct{})
+	close(*r.step.Swap(&step))
 }
+
+// next is closed at the next step. Take it before looking how far r has come.
+func (r *replica) next() <-chan struct{} { return *r.step.Load() }
 
 // written opens what a change wrote, nil when r does not keep it. One that does
 // not open is not kept: the store will say why when it is asked for. It may

@@ -64,6 +64,9 @@ func check(t Tenant, publicHost string) (Tenant, error) {
 	if !idForm.MatchString(t.ID) {
 		bad.add("id", "must be 1 to 40 of a-z, 0-9 and -")
 	}
+	if strings.HasPrefix(t.ID, "flow-") {
+		bad.add("id", `must not begin with "flow-": under the shared host, its session cookie would have the name of another tenant's flow cookie`)
+	}
 	if t.Name == "" {
 		t.Name = t.ID
 	}
@@ -96,6 +99,8 @@ func checkHosts(hosts []string, publicHost string, bad *Invalid) []string {
 			bad.add(field, "must be a plain DNS name such as login.acme.test")
 		case host == publicHost:
 			bad.add(field, "is the host of public_url, under which every tenant is found at /t/{id} already")
+		case isLoopback(host):
+			bad.add(field, "is a name of this machine: nobody else would find the tenant there, and dev has it for public_url")
 		case slices.Contains(list, host):
 			bad.add(field, "is there twice")
 		default:

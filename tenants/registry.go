@@ -106,6 +106,12 @@ func (r *Registry) WaitFor(ctx context.Context, revision int64) error {
 	return r.wait(ctx, func(s *snapshot) bool { return s.revision >= revision })
 }
 
+// WaitPast waits until the tenant is not at that revision any more, so that who
+// met ErrChanged may see the change. ErrUnavailable when ctx ends first.
+func (r *Registry) WaitPast(ctx context.Context, uuid string, revision int64) error {
+	return r.wait(ctx, func(s *snapshot) bool { return s.byUUID[uuid].Revision != revision })
+}
+
 func (r *Registry) wait(ctx context.Context, there func(*snapshot) bool) error {
 	for {
 		r.mu.Lock()
@@ -229,10 +235,11 @@ func (s *snapshot) apply(c Change) *snapshot {
 	}
 	if len(c.Keys)+len(c.RemovedKeys) > 0 {
 		next.keys = maps.Clone(s.keys)
-		maps.DeleteFunc(next.keys, func(_ [32]byte, k Key) bool {
-			return slices.Contains(c.RemovedKeys, k.ID) || slices.ContainsFunc(c.Keys, func(n Key) bool { return n.ID == k.ID })
-		})
-		for _, k := range c.Keys {
+		for _, id := range c.RemovedKeys {
+			next.dropKey(id)
+		}
+		for _, k := range c.Keys { // one after the other: a key may have been replaced twice
+			next.dropKey(k.ID)
 			next.keys[k.Digest] = k
 		}
 	}
@@ -264,6 +271,10 @@ func (s *snapshot) drop(uuid string) {
 			delete(s.byHost, host)
 		}
 	}
+}
+
+func (s *snapshot) dropKey(id string) {
+	maps.DeleteFunc(s.keys, func(_ [32]byte, k Key) bool { return k.ID == id })
 }
 
 func (s *snapshot) sort() {

@@ -66,8 +66,9 @@ type Contents struct {
 	Revision int64
 }
 
-// Change is what came to be at a revision. A batch without anything says only
-// that nothing happened up to it.
+// Change is what came to be up to a revision. What was made and removed on the
+// way is only removed, and the reverse: nothing stands on both sides. A batch
+// without anything says only that nothing happened up to it.
 type Change struct {
 	Tenants     []Tenant // made or replaced
 	Removed     []string // uuids

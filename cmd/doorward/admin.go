@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -146,7 +147,7 @@ func (e *answerError) exitOf() int {
 	switch e.Status {
 	case http.StatusNotFound:
 		return 3
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return 4
 	case http.StatusConflict:
 		return 5
@@ -198,7 +199,7 @@ func cell(v any) string {
 	case string:
 		return v
 	case float64:
-		return fmt.Sprint(v)
+		return strconv.FormatFloat(v, 'f', -1, 64) // a size of 3272352 is no 3.272352e+06
 	case []any:
 		parts := make([]string, len(v))
 		for i, one := range v {

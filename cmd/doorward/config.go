@@ -11,10 +11,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/doorward/doorward/sessions"
 )
 
 // config is every setting of a server. What a later source says wins: the
@@ -30,7 +33,8 @@ type config struct {
 		File string `yaml:"file"` // root keys; made at the first start if the file is not there
 	} `yaml:"keyring"`
 	Sessions struct {
-		Mode string `yaml:"mode"` // "centralized" (default) or "memory"
+		Mode       string `yaml:"mode"`        // cached (default), replicated, centralized or memory
+		CacheBytes int64  `yaml:"cache_bytes"` // what mode cached may hold in memory, about; 0: 256 MiB
 	} `yaml:"sessions"`
 	Etcd struct {
 		Endpoints []string `yaml:"endpoints"` // of a cluster that somebody else runs: https://host:port; none: the one inside this process
@@ -50,6 +54,9 @@ type config struct {
 
 	dev bool
 }
+
+// inMemory is the mode in which sessions are kept in the process alone.
+const inMemory = "memory"
 
 // fromFile reads a YAML file strictly: a key that does not exist is an error
 // with its line, not a setting that silently does nothing.
@@ -84,10 +91,14 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 		}
 	}
-	if value, ok := lookup("DOORWARD_ETCD_QUOTA_BYTES"); ok {
+	for name, to := range map[string]*int64{"ETCD_QUOTA_BYTES": &c.Etcd.QuotaBytes, "SESSIONS_CACHE_BYTES": &c.Sessions.CacheBytes} {
+		value, ok := lookup("DOORWARD_" + name)
+		if !ok {
+			continue
+		}
 		var err error
-		if c.Etcd.QuotaBytes, err = strconv.ParseInt(value, 10, 64); err != nil {
-			return usage(fmt.Errorf("DOORWARD_ETCD_QUOTA_BYTES is %q; it takes a number of bytes", value))
+		if *to, err = strconv.ParseInt(value, 10, 64); err != nil {
+			return usage(fmt.Errorf("DOORWARD_%s is %q; it takes a number of bytes", name, value))
 		}
 	}
 	return nil
@@ -97,7 +108,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 func (c *config) complete() {
 	setDefault(&c.Listen, "127.0.0.1:8480")
 	setDefault(&c.AdminListen, "127.0.0.1:8481")
-	setDefault(&c.Sessions.Mode, "centralized")
+	setDefault(&c.Sessions.Mode, string(sessions.Cached))
 	setDefault(&c.Log.Level, "info")
 	if !c.dev {
 		setDefault(&c.Log.Format, "json")
@@ -123,8 +134,11 @@ func setDefault(to *string, value string) {
 // check names everything that must not be served as it is: errUnsafe with one
 // line an item. A value that makes no sense at all is a usage error.
 func (c *config) check() error {
-	if c.Sessions.Mode != "centralized" && c.Sessions.Mode != "memory" {
-		return usage(fmt.Errorf(`sessions.mode is %q; it may be "centralized" or "memory"`, c.Sessions.Mode))
+	if !slices.Contains([]string{string(sessions.Cached), string(sessions.Replicated), string(sessions.Centralized), inMemory}, c.Sessions.Mode) {
+		return usage(fmt.Errorf("sessions.mode is %q; it may be cached, replicated, centralized or memory", c.Sessions.Mode))
+	}
+	if c.Sessions.CacheBytes < 0 || c.Sessions.CacheBytes > 0 && c.Sessions.CacheBytes < 1<<20 {
+		return usage(fmt.Errorf("sessions.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Sessions.CacheBytes))
 	}
 	if _, err := c.logLevel(); err != nil {
 		return usage(err)
@@ -171,7 +185,7 @@ func (c *config) checkServe() (missing []string) {
 	case u.Scheme != "https" && !loopback(u.Hostname()):
 		missing = append(missing, "public_url: "+c.PublicURL+" is not https; session cookies need it")
 	}
-	if c.Sessions.Mode == "memory" {
+	if c.Sessions.Mode == inMemory {
 		missing = append(missing, `sessions.mode: "memory" forgets every session at a restart; it is for dev`)
 	}
 	for _, endpoint := range c.Etcd.Endpoints {

@@ -45,7 +45,13 @@ func startMemberOf(t testing.TB, cfg cluster.Config) *clientv3.Client {
 // newSource is a tenants source on client with a key ring of its own.
 func newSource(t testing.TB, client *clientv3.Client) *tenantsetcd.Source {
 	t.Helper()
-	ring, err := seal.LoadOrCreateRing(filepath.Join(t.TempDir(), "keyring"))
+	return newSourceWith(t, client, filepath.Join(t.TempDir(), "keyring"))
+}
+
+// newSourceWith is a tenants source on client with the key ring in a file.
+func newSourceWith(t testing.TB, client *clientv3.Client, keyring string) *tenantsetcd.Source {
+	t.Helper()
+	ring, err := seal.LoadOrCreateRing(keyring)
 	if err != nil {
 		t.Fatal(err)
 	}

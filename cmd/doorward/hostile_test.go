@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 // Every way for a verifier to be bad costs its own tenant that login, and
@@ -28,6 +29,7 @@ func TestAHostileVerifierCostsOnlyItsOwnLogins(t *testing.T) {
 		{"deepens", guesttest.Deepens()},
 		{"grows", guesttest.Grows()},
 		{"floods", guesttest.Floods()},
+		{"streams", guesttest.Streams()},
 		{"traps", guesttest.Traps()},
 		{"reaches", guesttest.Reaches()},
 		{"nonsense", guesttest.Answers("perhaps")},
@@ -56,18 +58,24 @@ func TestAHostileVerifierCostsOnlyItsOwnLogins(t *testing.T) {
 		}
 	})
 	for _, g := range guests {
-		began := time.Now()
-		got, err := s.login(g.name, "alice", "s3cret-password")
-		took := time.Since(began)
-		if err != nil || got.status != 503 || got.field("code") != "verifier_unavailable" {
-			t.Errorf("%s: %d %s %v", g.name, got.status, got.body, err)
-		}
-		if bytes.Contains(got.body, []byte("s3cret")) || bytes.Contains(got.body, []byte("wasm")) {
-			t.Errorf("%s: the answer tells more than it should: %s", g.name, got.body)
+		// A login ends by its limit and a quarter of a second. The machine may be
+		// busy with other things, so one of three tries has to.
+		const limit = abi.DefaultWallMS*time.Millisecond + 250*time.Millisecond
+		took := time.Hour
+		for try := 0; try < 3 && took > limit; try++ {
+			began := time.Now()
+			got, err := s.login(g.name, "alice", "s3cret-password")
+			took = min(took, time.Since(began))
+			if err != nil || got.status != 503 || got.field("code") != "verifier_unavailable" {
+				t.Errorf("%s: %d %s %v", g.name, got.status, got.body, err)
+			}
+			if bytes.Contains(got.body, []byte("s3cret")) || bytes.Contains(got.body, []byte("wasm")) {
+				t.Errorf("%s: the answer tells more than it should: %s", g.name, got.body)
+			}
 		}
 		t.Logf("%-10s %4d ms", g.name, took.Milliseconds())
-		if took > 30*time.Second { // no timing test: only that it ends
-			t.Errorf("%s: took %v", g.name, took)
+		if took > limit && !raceEnabled {
+			t.Errorf("%s: took %v three times, want at most %v", g.name, took, limit)
 		}
 	}
 	// All of them at once.

@@ -47,6 +47,9 @@ func rootCommand() *cobra.Command {
 		Long: "Doorward signs users in and says whose session it is. Tenants bring WebAssembly\n" +
 			"verifiers that decide whether a credential is good; sessions live in etcd.\n\n" +
 			"Try it:  doorward dev",
+		// Cobra's own refusal of an unknown command is no usage error of ours.
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -55,6 +55,7 @@ type node struct {
 	registry  *tenants.Registry
 	sessions  *sessions.Manager
 	store     sessions.Store
+	committer *sessionsetcd.Store // the same, where it is in etcd
 	pool      *sandbox.Pool
 	artifacts *pluginsetcd.Artifacts
 	catalog   *plugins.Catalog
@@ -99,6 +100,9 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 		return err
 	}
 	n.member = member
+	metrics := sessionMetrics{n.sessions}
+	prometheus.MustRegister(metrics)
+	defer prometheus.Unregister(metrics)
 	return n.serve(ctx, starting, public, admin, out)
 }
 
@@ -174,15 +178,20 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	n.registry = tenants.NewRegistry(n.source, tenants.RegistryConfig{PublicHost: publicURL.Hostname(), Log: log})
 
 	var challenges sessions.Challenges
-	if c.Sessions.Mode == "memory" {
+	mode := sessions.Mode(c.Sessions.Mode)
+	if c.Sessions.Mode == inMemory {
 		memory := sessions.NewMemory()
-		n.store, challenges = memory, memory
+		n.store, challenges, mode = memory, memory, sessions.Centralized
 		log.Warn("sessions.mode is memory: every session ends when this process does")
 	} else {
-		store := sessionsetcd.New(client, n.source.Keys)
-		n.store, challenges = store, store
+		txnOps := 0
+		if c.external() {
+			txnOps = 128 // etcd's own default; a larger one there is not known here
+		}
+		n.committer = sessionsetcd.New(client, n.source.Keys, sessionsetcd.Config{TxnOps: txnOps})
+		n.store, challenges = n.committer, n.committer
 	}
-	n.sessions = sessions.New(n.store, challenges, sessions.Config{Log: log})
+	n.sessions = sessions.New(n.store, challenges, sessions.Config{Mode: mode, CacheBytes: c.Sessions.CacheBytes, Log: log})
 
 	n.pool, err = sandbox.New(sandbox.Config{CacheDir: filepath.Join(c.DataDir, "modules"), Log: log})
 	if err != nil {
@@ -217,6 +226,9 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 	defer stop()
 	group, rooms := errgroup.WithContext(life)
 	group.Go(func() error { return quiet(n.registry.Run(rooms)) })
+	if n.committer != nil {
+		group.Go(func() error { return quiet(n.committer.Run(rooms)) })
+	}
 	group.Go(func() error { return quiet(n.sessions.Run(rooms)) })
 	group.Go(func() error { return quiet(n.pool.Run(rooms)) })
 	if n.member != nil {
@@ -263,24 +275,29 @@ func quiet(err error) error {
 	return err
 }
 
-// prepare does what must be done before the first request: the registry is
-// loaded, the operator has a key, interrupted deletes are finished, and dev
-// has its demo tenant.
+// prepare does what is to be done before the first request: the registry is
+// loaded, the operator has a key, interrupted deletes are finished if they can
+// be, and dev has its demo tenant.
 func (n *node) prepare(ctx context.Context, out io.Writer) error {
 	if err := n.registry.WaitReady(ctx); err != nil {
 		return fmt.Errorf("load tenants: %w", err)
 	}
-	if err := n.ringFits(ctx); err != nil {
+	if err := n.keyringFits(ctx); err != nil {
 		return err
+	}
+	if err := n.sessions.WaitReady(ctx); err != nil {
+		return fmt.Errorf("load sessions: %w", err)
 	}
 	if err := n.operatorKey(ctx); err != nil {
 		return err
 	}
+	// What is left over from another life keeps nobody from signing in: these
+	// tenants are not found in any case, and the next start tries again.
 	if err := n.service.ResumeDeletes(ctx); err != nil {
-		return err
+		n.log.Error("deletes not finished; delete these tenants again", "err", err)
 	}
 	if err := n.artifacts.Sweep(ctx); err != nil {
-		return fmt.Errorf("sweep unfinished uploads: %w", err)
+		n.log.Warn("unfinished uploads not swept", "err", err)
 	}
 	if n.config.dev {
 		return n.welcome(ctx, out)
@@ -289,22 +306,18 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// ringFits tries the key ring on a tenant that is there. With another ring than
-// the one it was made with, a node would start, serve nobody that is there, and
-// seal what is new so that the other nodes cannot read it.
-func (n *node) ringFits(ctx context.Context) error {
+// keyringFits refuses a key ring that does not open what is stored: one made anew
+// where the file was lost, or another node's. New data would be sealed by it
+// beside old data that nothing opens. One tenant's keys tell.
+func (n *node) keyringFits(ctx context.Context) error {
 	some, _ := n.registry.List("", 1)
 	if len(some) == 0 {
 		return nil
 	}
-	_, err := n.source.Keys(ctx, some[0].UUID)
-	if errors.Is(err, seal.ErrSealed) {
-		return fmt.Errorf("the key ring %s is not the one that the data in etcd was made with; every node of one etcd needs the same file: %w", n.config.Keyring.File, err)
+	if _, err := n.source.Keys(ctx, some[0].UUID); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
+		return fmt.Errorf("key ring %s: %w (every node of one etcd has the same file; if it was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
 	}
-	if errors.Is(err, tenants.ErrNotFound) { // deleted in this moment
-		return nil
-	}
-	return err
+	return nil
 }
 
 // nodeID names this node among those that share an etcd: what is in

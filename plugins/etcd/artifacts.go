@@ -68,7 +68,10 @@ func (a *Artifacts) Add(ctx context.Context, tenant string, v plugins.Version, m
 		}
 		v.Number = last + 1
 		done, err := a.commit(ctx,
-			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(seqPrefix+tenant), "=", revision)},
+			[]clientv3.Cmp{
+				clientv3.Compare(clientv3.ModRevision(seqPrefix+tenant), "=", revision),
+				clientv3.Compare(clientv3.CreateRevision(mark), ">", 0),
+			},
 			clientv3.OpPut(seqPrefix+tenant, strconv.Itoa(v.Number)),
 			clientv3.OpPut(metaKey(v.Digest), encode(m)),
 			clientv3.OpPut(refKey(v.Digest, tenant, v.Number), ""),
@@ -80,6 +83,11 @@ func (a *Artifacts) Add(ctx context.Context, tenant string, v plugins.Version, m
 		}
 		if done.Succeeded {
 			return v.Number, nil
+		}
+		// Without the mark the pieces may have been collected since: a process that
+		// was stopped for longer than a mark lives must not say that they are there.
+		if still, err := a.get(ctx, mark, clientv3.WithCountOnly()); err != nil || still.Count == 0 {
+			return 0, errors.Join(err, fmt.Errorf("%w: the upload took longer than %v", plugins.ErrUnavailable, markTime))
 		}
 	}
 }

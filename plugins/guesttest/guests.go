@@ -198,6 +198,17 @@ func Floods() Guest {
 	}
 }
 
+// Streams is a guest of the stdio profile that writes to its output without end,
+// whatever that answers.
+func Streams() Guest {
+	return Guest{
+		Stdio:   true,
+		Imports: []Import{{"wasi_snapshot_preview1", "fd_write", 4, true}},
+		Data:    []byte{0, 0, 0, 0, 0, 0, 1, 0}, // one vector: 64 KiB from 0
+		Code:    loop(i32(1), i32(0), i32(1), i32(16), call(0), drop, br(0)),
+	}
+}
+
 // Chatters is a guest that logs a gigabyte, then accepts.
 func Chatters() Guest {
 	answer := `{"decision":"accept","subject":"chatter"}`
@@ -221,6 +232,29 @@ func Reaches() Guest {
 	return Guest{
 		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
 		Code:    join(i32(-8), i32(-1), call(0)),
+	}
+}
+
+// Looks is a guest that looks up a configuration key, whatever comes of it, and
+// accepts.
+func Looks() Guest {
+	g := Accepts("looker")
+	g.Imports = append(g.Imports, Import{abi.Module, abi.FuncConfigGet, 2, true})
+	g.Code = join(i32(0), i32(4), call(1), drop, g.Code)
+	return g
+}
+
+// Tells is a guest that logs what it was asked, password and all, and fails
+// with it.
+func Tells() Guest {
+	const at = 1024
+	length := []byte{opLocalGet, 0}
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncInputRead, 3, true}, {abi.Module, abi.FuncLog, 3, false}, {abi.Module, abi.FuncFail, 3, false}},
+		Code: join(
+			i32(at), i32(0), length, call(0), drop,
+			i32(3), i32(at), length, call(1),
+			i32(1), i32(at), length, call(2), i32(0)),
 	}
 }
 

@@ -42,7 +42,7 @@ type Pool struct {
 	spawns   chan spawn
 	stopped  chan struct{} // closed when Run ends
 	compiles chan struct{} // one token a compile
-	cores    *tokens       // guests that run, not wait
+	cores    *Tokens       // guests that run, not wait
 
 	mu      sync.Mutex
 	idle    []*process     // the least lately used first
@@ -90,7 +90,7 @@ func New(cfg Config) (*Pool, error) {
 	return &Pool{
 		cfg: cfg, spawns: make(chan spawn), stopped: make(chan struct{}),
 		compiles: make(chan struct{}, compiles),
-		cores:    newTokens(runtime.NumCPU()+1, runtime.NumCPU()),
+		cores:    NewTokens(runtime.NumCPU()+1, runtime.NumCPU()),
 		calls:    map[string]int{}, freed: make(chan struct{}), flights: map[string]*flight{},
 	}, nil
 }
@@ -227,14 +227,25 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 	if err := p.compiled(ctx, c); err != nil {
 		return Result{}, err
 	}
+	result, err := p.once(ctx, c)
+	if errors.Is(err, errUnbegun) {
+		// It was dying already when this call got it. Nothing has been done for
+		// the call yet, so another worker may do it; a module that kills its
+		// worker even by being loaded gets no third.
+		result, err = p.once(ctx, c)
+	}
+	result.Duration = time.Since(began)
+	return result, err
+}
+
+// once runs a call in one worker.
+func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
 	child, err := p.take(ctx, c)
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := child.call(ctx, p.cores, c)
-	p.give(c.Tenant, child)
-	result.Duration = time.Since(began)
-	return result, err
+	defer p.give(c.Tenant, child)
+	return child.call(ctx, p.cores, c)
 }
 
 // Warm has an idle worker load a module before the first login needs it. It is
@@ -248,7 +259,11 @@ func (p *Pool) Warm(ctx context.Context, c Call) error {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	return child.load(ctx, c)
+	module, err := child.missing(ctx, c)
+	if err != nil || module == nil {
+		return err
+	}
+	return child.load(ctx, c, module)
 }
 
 // take waits for a share of the tenant and a worker, one that has the module
@@ -379,60 +394,3 @@ func (p *Pool) Stats() (workers, idle int) {
 
 // key names a module as a worker has it loaded: a memory limit belongs to it.
 func (c Call) key() string { return c.Digest + "/" + strconv.Itoa(c.MemoryMiB) }
-
-// tokens bound how many guests run at once, in all and of one tenant: a guest
-// that computes for its whole wall limit leaves a core to the others.
-type tokens struct {
-	all       chan struct{}
-	perTenant int
-
-	mu    sync.Mutex
-	held  map[string]int
-	freed chan struct{}
-}
-
-func newTokens(all, perTenant int) *tokens {
-	return &tokens{all: make(chan struct{}, all), perTenant: perTenant, held: map[string]int{}, freed: make(chan struct{})}
-}
-
-// take waits for a token until ctx ends.
-func (t *tokens) take(ctx context.Context, tenant string) error {
-	for {
-		t.mu.Lock()
-		freed := t.freed
-		if t.held[tenant] < t.perTenant {
-			t.held[tenant]++
-			t.mu.Unlock()
-			break
-		}
-		t.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	select {
-	case t.all <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		t.release(tenant)
-		return ctx.Err()
-	}
-}
-
-// give gives a token back.
-func (t *tokens) give(tenant string) {
-	<-t.all
-	t.release(tenant)
-}
-
-func (t *tokens) release(tenant string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.held[tenant]--; t.held[tenant] == 0 {
-		delete(t.held, tenant)
-	}
-	close(t.freed)
-	t.freed = make(chan struct{})
-}

@@ -192,6 +192,26 @@ func TestAKilledWorkerCostsItsCallAndIsReplaced(t *testing.T) {
 	}
 }
 
+// Under load a worker that was killed could be handed out before its death was
+// seen, and the next login paid for it.
+func TestAWorkerThatDiesBeforeTheGuestBeginsCostsNobody(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", guesttest.Accepts("alice").Module())
+	module, handed := c.Module, 0
+	c.Module = func(ctx context.Context) ([]byte, error) {
+		if handed++; handed == 1 {
+			killWorkers(t) // it is taken, and has not been given the module
+		}
+		return module(ctx)
+	}
+	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), `"alice"`) {
+		t.Fatalf("Call = %+v, %v", r, err)
+	}
+	if handed != 2 {
+		t.Errorf("the module was loaded %d times, want in two workers", handed)
+	}
+}
+
 // killWorkers kills this process's children, as an operator's mistake or the
 // kernel's memory killer would.
 func killWorkers(t *testing.T) {
@@ -313,6 +333,51 @@ func TestAnAnswerOutlivesTheChildThatGaveIt(t *testing.T) {
 	for range 100 {
 		if _, err := p.Compile(t.Context(), digestOf(module), module); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A caller that hung up while the host worked for its guest once took the
+// worker with it.
+func TestACallerThatHangsUpLeavesTheWorker(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	c := callFor(t, p, "a", guesttest.Looks().Module())
+	ctx, hangUp := context.WithCancel(t.Context())
+	c.Host = func(ctx context.Context, _ string, _ [][]byte) (int32, []byte) {
+		hangUp()
+		if ctx.Err() != nil {
+			t.Error("what the host does for the guest has ended with the caller")
+		}
+		return abi.ErrNotFound, nil
+	}
+	if _, err := p.Call(ctx, c); err != nil {
+		t.Fatalf("Call: %v", err)
+	}
+	if workers, idle := p.Stats(); workers != 1 || idle != 1 {
+		t.Errorf("%d workers, %d idle; want the one that there was", workers, idle)
+	}
+}
+
+// The parent notes which modules a worker has, and each let the least lately
+// used go; but the two did not mean the same by "used", and a login met "module
+// is not loaded".
+func TestParentAndWorkerAgreeOnWhatIsLoaded(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	var calls []sandbox.Call
+	for i := range 9 { // one more than a worker keeps
+		calls = append(calls, callFor(t, p, "a", guesttest.Accepts("user"+strconv.Itoa(i)).Module()))
+	}
+	for _, c := range calls[:8] {
+		if _, err := p.Call(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Warm(t.Context(), calls[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []sandbox.Call{calls[8], calls[0], calls[1]} {
+		if _, err := p.Call(t.Context(), c); err != nil {
+			t.Errorf("Call: %v", err)
 		}
 	}
 }

@@ -23,7 +23,7 @@ type process struct {
 	conn   net.Conn
 	said   *head // what it printed before it died
 	gone   chan struct{}
-	loaded []string // keys of the modules that it has, as it keeps them
+	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
 }
 
@@ -152,30 +152,38 @@ func (c *process) lastWords() string {
 	return ""
 }
 
-// load gives the child a module, if it does not have it.
-func (c *process) load(ctx context.Context, call Call) error {
+// errUnbegun: the worker died before the guest began, so that nothing was done.
+var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
+
+// missing is the module of a call, compiled, when the child does not have it, and
+// nil when it does. It may take a while, and takes no core.
+func (c *process) missing(ctx context.Context, call Call) ([]byte, error) {
+	if slices.Contains(c.loaded, call.key()) {
+		return nil, nil
+	}
+	return call.Module(ctx)
+}
+
+// load gives the child a module that it does not have.
+func (c *process) load(ctx context.Context, call Call, module []byte) error {
 	key := call.key()
-	if i := slices.Index(c.loaded, key); i >= 0 {
-		c.loaded = append(slices.Delete(c.loaded, i, i+1), key)
-		return nil
-	}
-	module, err := call.Module(ctx)
-	if err != nil {
-		return err
-	}
 	until := time.Now().Add(loadTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
 	c.conn.SetDeadline(until)
-	err = frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module}}.write(c.conn)
+	err := frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module}}.write(c.conn)
 	var f frame
 	if err == nil {
 		f, err = readFrame(c.conn)
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.kill()
+		return fmt.Errorf("%w: it takes too long to load", ErrGuest)
+	}
 	if err != nil {
 		c.kill()
-		return fmt.Errorf("%w: its worker ended while loading it%s", ErrGuest, c.lastWords())
+		return fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
 	if f.kind != kindOK {
 		return fmt.Errorf("%w: %s", ErrGuest, text(f))
@@ -196,28 +204,44 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
-	if err := c.load(ctx, call); err != nil {
+func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
+	module, err := c.missing(ctx, call)
+	if err != nil {
 		return Result{}, err
 	}
-	began := time.Now()
-	deadline := began.Add(call.Wall)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	if err := cores.take(ctx, call.Tenant); err != nil {
+	// Loading takes a core as running does: where one tenant's guests kill their
+	// workers, its loads must not crowd out the logins of others.
+	waiting, enough := context.WithTimeout(ctx, call.Wall)
+	defer enough()
+	if err := cores.Take(waiting, call.Tenant); err != nil {
 		return Result{}, fmt.Errorf("%w: no core came free in %v", ErrBusy, call.Wall)
 	}
 	held := true
 	defer func() {
 		if held {
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 		}
 	}()
+	if module != nil {
+		if err := c.load(ctx, call, module); err != nil {
+			return Result{}, err
+		}
+	}
+	began := time.Now()
+	deadline := began.Add(call.Wall)
+	// Once it runs, it runs to its end: a caller that hangs up must not cost a
+	// worker, or anybody could have them all replaced by hanging up.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
 	c.conn.SetDeadline(deadline.Add(killAfter))
 	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
-	if err := ask.write(c.conn); err != nil {
+	if err := ask.write(c.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		return Result{}, c.lost(err, call)
+	} else if err != nil {
+		c.kill()
+		return Result{}, fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
+	c.loaded = append(slices.DeleteFunc(c.loaded, func(key string) bool { return key == call.key() }), call.key())
 	for {
 		f, err := readFrame(c.conn)
 		if err != nil {
@@ -228,10 +252,10 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 			return done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
-			cores.give(call.Tenant)
+			cores.Give(call.Tenant)
 			held = false
 			code, result := call.Host(ctx, string(f.args[0]), f.args[1:])
-			if err := cores.take(ctx, call.Tenant); err != nil {
+			if err := cores.Take(ctx, call.Tenant); err != nil {
 				c.kill() // it would wait for an answer that comes too late
 				return Result{}, fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
 			}

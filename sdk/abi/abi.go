@@ -44,7 +44,7 @@ const (
 	FuncConfigGet      = "config_get"      // (key, klen) -> length; the value as JSON text, a JSON string as its plain text
 	FuncSecretGet      = "secret_get"      // (name, nlen) -> length
 	FuncPasswordHash   = "password_hash"   // (p, plen) -> length of a PHC string (argon2id)
-	FuncPasswordVerify = "password_verify" // (h, hlen, p, plen) -> 1 yes, 0 no
+	FuncPasswordVerify = "password_verify" // (h, hlen, p, plen) -> 1 yes, 0 no; ErrTooLarge for a password above MaxPassword
 )
 
 // Numbers that a host function returns for trouble.
@@ -70,6 +70,7 @@ const (
 	MaxLogBytes      = 16 << 10 // a call
 	MaxHostCalls     = 64       // a call, of the granted functions
 	MaxPasswordCalls = 3        // password_hash and password_verify together, a call
+	MaxPassword      = 1 << 10  // bytes of a password handed to password_hash or password_verify
 	MaxSubject       = 256      // printable characters
 	MaxClaims        = 8 << 10  // bytes of JSON
 	MaxDepth         = 8        // nesting of the verdict

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"sync"
+	"time"
 )
 
 // View is what a page shows. Each kind of page has a type.
@@ -47,27 +48,57 @@ type Logout struct {
 	LoginURL string
 }
 
-// SignedIn is where a sign-in ends that was for no app.
-type SignedIn struct {
-	Tenant, Subject, Stylesheet, LogoutURL string
+// Account is where a sign-in ends that was for no app: who is signed in, where,
+// and a form that ends sessions.
+type Account struct {
+	Tenant, Subject, Action, Stylesheet, Flow, LogoutURL string
+
+	Sessions []AccountSession // the current one among them
+}
+
+// AccountSession is one session as its owner may recognise it.
+type AccountSession struct {
+	ID      string // public handle, the value that the form sends
+	Current bool   // of the browser that looks at the page
+	Device  string // in words, such as "Firefox on Linux"
+	IP      string
+	Began   time.Time
+	Seen    time.Time
+}
+
+// Others is how many sessions the form can end.
+func (a Account) Others() int {
+	n := 0
+	for _, s := range a.Sessions {
+		if !s.Current {
+			n++
+		}
+	}
+	return n
 }
 
 // Message says what went wrong, and what to do.
 type Message struct {
 	Title, Text, Stylesheet, RequestID string
+
+	LoginURL string // where to begin again; empty where there is no tenant
 }
 
 func (Login) template() string     { return "login.html" }
 func (Challenge) template() string { return "challenge.html" }
 func (Logout) template() string    { return "logout.html" }
-func (SignedIn) template() string  { return "signedin.html" }
+func (Account) template() string   { return "account.html" }
 func (Message) template() string   { return "message.html" }
 
 //go:embed templates/*.html style.css
 var files embed.FS
 
 var templates = sync.OnceValue(func() *template.Template {
-	return template.Must(template.ParseFS(files, "templates/*.html"))
+	words := template.FuncMap{
+		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
+	}
+	return template.Must(template.New("").Funcs(words).ParseFS(files, "templates/*.html"))
 })
 
 // Render writes the page of v.

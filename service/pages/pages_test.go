@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -14,6 +15,9 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
+
+// began is when the sample sessions began.
+var began = time.Date(2026, 11, 25, 7, 10, 0, 0, time.UTC)
 
 // views are the pages with sample data, as they stand in testdata.
 var views = map[string]pages.View{
@@ -23,8 +27,18 @@ var views = map[string]pages.View{
 	"challenge_error": pages.Challenge{Tenant: "Acme", Action: "/login/challenge", Stylesheet: "/assets/x.css", Flow: "sealed", Type: "custom", StartOver: "/login", Error: "That was not right.", RequestID: "R2"},
 	"logout":          pages.Logout{Tenant: "Acme", Action: "/logout", Stylesheet: "/assets/x.css", Flow: "sealed", SignedIn: true},
 	"signed_out":      pages.Logout{Tenant: "Acme", Stylesheet: "/assets/x.css", LoginURL: "/login"},
-	"signed_in":       pages.SignedIn{Tenant: "Acme", Subject: "alice", Stylesheet: "/assets/x.css", LogoutURL: "/logout"},
-	"message":         pages.Message{Title: "Not found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
+	"account": pages.Account{
+		Tenant: "Acme", Subject: "alice", Action: "/account", Stylesheet: "/assets/x.css", Flow: "sealed", LogoutURL: "/logout",
+		Sessions: []pages.AccountSession{
+			{ID: "ses_1", Current: true, Device: "Firefox on Linux", IP: "192.0.2.1", Began: began, Seen: began.Add(time.Hour)},
+			{ID: "ses_2", Device: "curl", IP: "2001:db8::1", Began: began.Add(-time.Hour), Seen: began},
+		},
+	},
+	"account_alone": pages.Account{
+		Tenant: "Acme", Subject: "alice", Action: "/account", Stylesheet: "/assets/x.css", Flow: "sealed", LogoutURL: "/logout",
+		Sessions: []pages.AccountSession{{ID: "ses_1", Current: true, Device: "Firefox on Linux", IP: "192.0.2.1", Began: began, Seen: began}},
+	},
+	"message": pages.Message{Title: "Not found", Text: "There is nothing at this address.", Stylesheet: "/assets/x.css", RequestID: "R3"},
 }
 
 func render(t *testing.T, v pages.View) string {
@@ -79,8 +93,8 @@ func TestHostileWordsStayWords(t *testing.T) {
 			pages.Login{Tenant: evil, App: evil, Action: evil, Stylesheet: evil, Flow: evil, Username: evil, Error: evil, RequestID: evil},
 			pages.Challenge{Tenant: evil, App: evil, Action: evil, Stylesheet: evil, Flow: evil, Username: evil, Type: evil, Prompt: evil, StartOver: evil, Error: evil, RequestID: evil},
 			pages.Logout{Tenant: evil, Action: evil, Stylesheet: evil, Flow: evil, SignedIn: true, LoginURL: evil},
-			pages.SignedIn{Tenant: evil, Subject: evil, Stylesheet: evil, LogoutURL: evil},
-			pages.Message{Title: evil, Text: evil, Stylesheet: evil, RequestID: evil},
+			pages.Account{Tenant: evil, Subject: evil, Action: evil, Stylesheet: evil, Flow: evil, LogoutURL: evil, Sessions: []pages.AccountSession{{ID: evil, Device: evil, IP: evil}}},
+			pages.Message{Title: evil, Text: evil, Stylesheet: evil, RequestID: evil, LoginURL: evil},
 		} {
 			page := render(t, v)
 			if strings.Contains(page, "<svg") || strings.Contains(page, "<script") || strings.Contains(page, `href="javascript:`) || strings.Contains(page, `action="javascript:`) || strings.Contains(page, "' autofocus onfocus") {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/sdk/abi"
 	"github.com/doorward/doorward/service"
 	"github.com/doorward/doorward/sessions"
@@ -114,9 +116,6 @@ func cut(s string, n int) string {
 }
 
 func (s *Server) login(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	var body loginBody
 	if err := readJSON(c, maxLogin, &body); err != nil {
 		return err
@@ -128,6 +127,9 @@ func (s *Server) login(c echo.Context) error {
 	d := doorOf(c)
 	a.Client, a.RequestID, a.Replaces = clientOf(c), requestID(c), cookieToken(c, d)
 	out, err := s.svc.Login(c.Request().Context(), d, a)
+	if errors.Is(err, plugins.ErrMethod) {
+		return unacceptable("method", "is not one that this tenant's verifier takes")
+	}
 	if err != nil {
 		return err
 	}
@@ -135,9 +137,6 @@ func (s *Server) login(c echo.Context) error {
 }
 
 func (s *Server) answer(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	var body struct {
 		Challenge string         `json:"challenge"`
 		Answer    abi.Credential `json:"answer"`
@@ -190,9 +189,6 @@ type signedIn struct {
 }
 
 func (s *Server) validate(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	atLeast, err := minRevision(c)
 	if err != nil {
 		return err
@@ -210,9 +206,6 @@ func (s *Server) validate(c echo.Context) error {
 
 // rotate hands out the new token the way the old one came.
 func (s *Server) rotate(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	if c.Request().ContentLength != 0 {
 		if err := readJSON(c, maxLogin, &struct{}{}); err != nil {
 			return err
@@ -245,9 +238,6 @@ func (s *Server) logout(c echo.Context) error {
 }
 
 func (s *Server) ownSessions(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	d := doorOf(c)
 	list, current, err := s.svc.OwnSessions(c.Request().Context(), d, bearer(c, d))
 	if err != nil {
@@ -261,9 +251,6 @@ func (s *Server) ownSessions(c echo.Context) error {
 }
 
 func (s *Server) endOwn(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	id, err := sessionParam(c)
 	if err != nil {
 		return err
@@ -281,9 +268,6 @@ func (s *Server) endOwn(c echo.Context) error {
 }
 
 func (s *Server) endOthers(c echo.Context) error {
-	if err := onlyQuery(c, "except"); err != nil {
-		return err
-	}
 	if c.QueryParam("except") != "current" {
 		return unacceptable("except", `must be "current"; to end this session too, DELETE /v1/session`)
 	}

@@ -158,7 +158,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	if forPeople(c) {
 		s.render(c, p.Status, pages.Message{
-			Title: heading(p.Status), Text: p.Detail, RequestID: p.RequestID, Stylesheet: s.stylesheetURL(c),
+			Title: heading(p.Status), Text: p.Detail, RequestID: p.RequestID, Stylesheet: s.stylesheetURL(c), LoginURL: s.loginURL(c),
 		})
 		return
 	}
@@ -166,6 +166,18 @@ func (s *Server) fail(err error, c echo.Context) {
 	if err := c.JSON(p.Status, p); err != nil {
 		s.log.DebugContext(c.Request().Context(), "answer not delivered", "err", err)
 	}
+}
+
+// loginURL is where a person can begin again, "" where there is no tenant.
+func (s *Server) loginURL(c echo.Context) string {
+	d, ok := c.Get(doorKey).(service.Door)
+	if !ok {
+		return ""
+	}
+	if _, err := s.svc.Tenant(d); err != nil {
+		return ""
+	}
+	return d.Base() + "/login"
 }
 
 // heading says what happened in words that are not a protocol's.

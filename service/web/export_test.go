@@ -3,6 +3,7 @@ package web
 import (
 	"net/url"
 	"regexp"
+	"strings"
 )
 
 var param = regexp.MustCompile(`:([a-z]+)`)
@@ -13,7 +14,8 @@ func Served() []string {
 	var list []string
 	take := func(prefix string, routes []route) {
 		for _, r := range routes {
-			list = append(list, r.method+" "+param.ReplaceAllString(prefix+r.path, "{$1}"))
+			path, _, _ := strings.Cut(r.path, "?")
+			list = append(list, r.method+" "+param.ReplaceAllString(prefix+path, "{$1}"))
 		}
 	}
 	apps, browsers := s.publicMap()

@@ -21,7 +21,7 @@ const flowTime = 10 * time.Minute
 // the browser that got the page: a form planted in somebody else's browser
 // (login CSRF) does not match. Nothing of it is stored on the server.
 type flow struct {
-	Kind     string `json:"k"` // which form: "login", "challenge" or "logout"
+	Kind     string `json:"k"` // which form: "login", "challenge", "logout" or "account"
 	Nonce    string `json:"n"`
 	ReturnTo string `json:"r,omitempty"` // already checked
 	App      string `json:"a,omitempty"`
@@ -50,7 +50,7 @@ func (s *Server) seal(t tenants.Tenant, f flow) string {
 // Why a form is not taken.
 var (
 	errStale   = refuse(http.StatusUnprocessableEntity, "invalid", "This page was open for too long. Please try again.")
-	errForeign = refuse(http.StatusForbidden, "forbidden", "This form does not belong to this browser. Open the sign-in page again.")
+	errForeign = refuse(http.StatusForbidden, "forbidden", "This form does not belong to this browser. Please begin again.")
 )
 
 // unseal opens a form's hidden value and holds it against the browser's
@@ -78,9 +78,11 @@ func (s *Server) journeyOf(c echo.Context, d service.Door, t tenants.Tenant) jou
 	return j
 }
 
-// keep writes the flow cookie.
+// keep writes the flow cookie. It lives as long as the browser: what is stale is
+// told by the form. A cookie that ended with the form, or before it, made every
+// page that was open for too long look foreign, which is a dead end.
 func (s *Server) keep(c echo.Context, d service.Door, t tenants.Tenant, j journey) {
-	setCookie(c, cookieName(flowCookie, d), s.sealJSON("cookie", t, j), flowTime)
+	setCookie(c, cookieName(flowCookie, d), s.sealJSON("cookie", t, j), 0)
 }
 
 // begin returns the browser's journey, making one for a browser that has none.

@@ -16,7 +16,7 @@ func guard(next http.Handler, fail func(http.ResponseWriter, *http.Request, *pro
 		case len(r.TransferEncoding) > 0:
 			// Go drops Content-Length when both are there, so the conflict that
 			// request smuggling lives on could not be seen later.
-			fail(w, r, refuse(http.StatusLengthRequired, "invalid", "Send a Content-Length; chunked bodies are not taken."))
+			fail(w, r, unreadable("Send a Content-Length; chunked bodies are not taken."))
 		case len(r.Header.Values("Authorization")) > 1:
 			fail(w, r, unreadable("There is more than one Authorization header."))
 		case r.Header.Get("Content-Encoding") != "" && !strings.EqualFold(r.Header.Get("Content-Encoding"), "identity"):

@@ -6,6 +6,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -74,20 +76,26 @@ func wantType(c echo.Context, want string) error {
 
 // parseJSON does the decoding. Its errors say where and what, never the value.
 func parseJSON(body []byte, v any) error {
-	members, err := readObject(body)
-	if err != nil {
+	if _, err := readObject(body); err != nil {
 		return err
 	}
-	for name, value := range members {
-		if value.Kind() == 'n' {
-			return wrongType("/"+name, "may not be null")
-		}
-	}
-	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true), noNull); err != nil {
 		return whereJSON(err)
 	}
 	return nil
 }
+
+// noNull refuses null for every member that has a type of ours, at any depth: it
+// would silently be the same as leaving the member out. What has none, such as
+// a field of a credential, is the verifier's to judge.
+var noNull = json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, v any) error {
+	if _, free := v.(*any); !free && d.PeekKind() == jsontext.KindNull {
+		return errNull
+	}
+	return errors.ErrUnsupported
+}))
+
+var errNull = errors.New("null")
 
 // readObject reads one JSON object: no name twice at any depth, UTF-8, nothing
 // after it.
@@ -117,6 +125,9 @@ func whereJSON(err error) error {
 	}
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
+		if errors.Is(err, errNull) {
+			return wrongType(string(semantic.JSONPointer), "may not be null")
+		}
 		if errors.Is(err, json.ErrUnknownName) {
 			return wrongType(string(semantic.JSONPointer), "is not a member of this call")
 		}
@@ -141,21 +152,25 @@ func wrongType(pointer, message string) error {
 
 // onlyQuery refuses query parameters that the call does not have, and any that
 // stands there twice: a second "tenant" must not be believed by anybody.
-func onlyQuery(c echo.Context, names ...string) error {
-	query := c.QueryParams()
-next:
-	for name, values := range query {
-		for _, known := range names {
-			if name == known && len(values) == 1 {
-				continue next
+func onlyQuery(names []string) echo.MiddlewareFunc {
+	takesAll := slices.Contains(names, "*")
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if takesAll || c.Request().URL.RawQuery == "" {
+				return next(c)
 			}
+			query, err := url.ParseQuery(c.Request().URL.RawQuery)
+			if err != nil {
+				return unreadable("The query cannot be read.")
+			}
+			for name, values := range query {
+				if !slices.Contains(names, name) || len(values) > 1 {
+					p := unreadable("A query parameter is unknown or stands there twice.")
+					p.Errors = []fieldError{{cut(name, 100), "is unknown here or stands there twice"}}
+					return p
+				}
+			}
+			return next(c)
 		}
-		if len(name) > 100 {
-			name = name[:100]
-		}
-		p := unreadable("A query parameter is unknown or stands there twice.")
-		p.Errors = []fieldError{{name, "is unknown here or stands there twice"}}
-		return p
 	}
-	return nil
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -14,7 +15,8 @@ const (
 	moduleTime = 120 * time.Second
 )
 
-// route is one line of the map.
+// route is one line of the map. A path names the query parameters that the call
+// takes, as in "/tenants?limit&page_token"; any other is refused. "?*" takes all.
 type route struct {
 	method, path string
 	handler      echo.HandlerFunc
@@ -32,17 +34,18 @@ func (s *Server) publicMap() (apps, browsers []route) {
 		{"DELETE", "/v1/session", s.logout, 0},
 		{"POST", "/v1/session/rotate", s.rotate, 0},
 		{"GET", "/v1/sessions", s.ownSessions, 0},
-		{"DELETE", "/v1/sessions", s.endOthers, 0},
+		{"DELETE", "/v1/sessions?except", s.endOthers, 0},
 		{"DELETE", "/v1/sessions/:session", s.endOwn, 0},
 	}
 	browsers = []route{
-		{"GET", "/login", s.loginPage, 0},
+		{"GET", "/login?return_to&app", s.loginPage, 0},
 		{"POST", "/login", s.loginForm, 0},
 		{"GET", "/login/challenge", s.challengePage, 0},
 		{"POST", "/login/challenge", s.challengeForm, 0},
 		{"GET", "/logout", s.logoutPage, 0},
 		{"POST", "/logout", s.logoutForm, 0},
 		{"GET", "/account", s.accountPage, 0},
+		{"POST", "/account", s.accountForm, 0},
 		{"GET", "/.well-known/change-password", s.changePassword, 0},
 		{"GET", "/assets/:name", s.asset, 0},
 	}
@@ -53,7 +56,7 @@ func (s *Server) publicMap() (apps, browsers []route) {
 func (s *Server) adminMap() []route {
 	return []route{
 		{"POST", "/tenants", s.createTenant, 0},
-		{"GET", "/tenants", s.listTenants, 0},
+		{"GET", "/tenants?limit&page_token", s.listTenants, 0},
 		{"GET", "/tenants/:tenant", s.getTenant, 0},
 		{"PATCH", "/tenants/:tenant", s.patchTenant, 0},
 		{"DELETE", "/tenants/:tenant", s.deleteTenant, 0},
@@ -75,7 +78,7 @@ func (s *Server) adminMap() []route {
 		{"PUT", "/tenants/:tenant/secrets/:name", s.putSecret, 0},
 		{"DELETE", "/tenants/:tenant/secrets/:name", s.deleteSecret, 0},
 
-		{"GET", "/tenants/:tenant/sessions", s.listSessions, 0},
+		{"GET", "/tenants/:tenant/sessions?subject&limit&page_token", s.listSessions, 0},
 		{"DELETE", "/tenants/:tenant/sessions/:session", s.endSession, 0},
 		{"POST", "/tenants/:tenant/sessions/revoke", s.revokeSessions, 0},
 		{"POST", "/sessions/revoke", s.revokeEverybody, 0},
@@ -85,9 +88,9 @@ func (s *Server) adminMap() []route {
 // probeMap is what machines ask about this node, beside the operators' calls.
 func (s *Server) probeMap() []route {
 	return []route{
-		{"GET", "/livez", s.livez, 0},
-		{"GET", "/readyz", s.readyz, 0},
-		{"GET", "/metrics", s.metrics, 0},
+		{"GET", "/livez?*", s.livez, 0},
+		{"GET", "/readyz?*", s.readyz, 0},
+		{"GET", "/metrics?*", s.metrics, 0},
 	}
 }
 
@@ -104,16 +107,24 @@ func (s *Server) publicRoutes() http.Handler {
 func (s *Server) adminRoutes() http.Handler {
 	e := s.newEcho()
 	e.Use(s.adminHost)
-	add(e.Group("/admin/v1", s.operator), s.adminMap())
+	// The key is asked for by each route, not by the group: a group with
+	// middleware answers 404 where the method is wrong, which is a 405.
+	add(e.Group("/admin/v1"), s.adminMap(), s.operator)
 	add(e.Group(""), s.probeMap())
 	return e
 }
 
+// add puts routes on a group. What can be read can be asked about with HEAD.
 func add(g *echo.Group, routes []route, middleware ...echo.MiddlewareFunc) {
 	for _, r := range routes {
 		if r.time == 0 {
 			r.time = usualTime
 		}
-		g.Add(r.method, r.path, r.handler, append(middleware[:len(middleware):len(middleware)], within(r.time))...)
+		path, query, _ := strings.Cut(r.path, "?")
+		all := append(middleware[:len(middleware):len(middleware)], onlyQuery(strings.FieldsFunc(query, func(r rune) bool { return r == '&' })), within(r.time))
+		g.Add(r.method, path, r.handler, all...)
+		if r.method == http.MethodGet {
+			g.Add(http.MethodHead, path, r.handler, all...)
+		}
 	}
 }

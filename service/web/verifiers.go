@@ -16,9 +16,6 @@ import (
 )
 
 func (s *Server) uploadVerifier(c echo.Context) error {
-	if err := onlyQuery(c); err != nil {
-		return err
-	}
 	t, err := s.tenantParam(c)
 	if err != nil {
 		return err
@@ -27,7 +24,7 @@ func (s *Server) uploadVerifier(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.svc.Catalog.Upload(c.Request().Context(), t.UUID, module, manifest)
+	v, err := s.svc.UploadVerifier(c.Request().Context(), t, module, manifest)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func theirs(t *testing.T, edit func(*embed.Config)) string {
 	client, peer := url.URL{Scheme: "http", Host: "127.0.0.1:0"}, url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	c.ListenClientUrls, c.ListenPeerUrls = []url.URL{client}, []url.URL{peer}
 	c.TickMs, c.ElectionMs = 50, 500
+	c.BcryptCost = 4 // fast: these passwords protect nothing
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	if edit != nil {
 		edit(c)

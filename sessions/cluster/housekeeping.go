@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"golang.org/x/sync/errgroup"
 )
 
 // Stats is how full a member's database is.
@@ -73,60 +74,73 @@ const (
 // error; nil when the member ends first. It logs what it does and what it
 // cannot do, and goes on.
 //
-// Each interval it forgets the past up to where the cluster was one interval
-// ago, so that a watch may be that late. It gives unused pages of a large file
-// back. And when the database is full, it waits until deletes and expiry have
-// made room, and then makes etcd write again.
+// It forgets the past before where the cluster was an interval ago, so that a
+// watch may be that late. It gives unused pages of a large file back. And when
+// the database is full, it waits until deletes and expiry have made room, and
+// then makes etcd write again.
 func (m *Member) Run(ctx context.Context) error {
-	look, compact := time.NewTicker(lookEvery), time.NewTicker(m.compactEvery)
-	defer look.Stop()
-	defer compact.Stop()
-	k := keeper{Member: m, seen: m.revision()}
+	var group errgroup.Group
+	past, size := keeper{Member: m}, keeper{Member: m}
+	group.Go(func() error { return past.keepPast(ctx) })
+	group.Go(func() error { return size.keepSize(ctx) })
+	return group.Wait()
+}
+
+// keeper is what one loop of Run remembers.
+type keeper struct {
+	*Member
+	compacted int64     // revision before which the past is forgotten
+	warned    int       // percent of the quota last warned of
+	full      bool      // has said so
+	next      time.Time // when to try again to make room
+	defragged time.Time // by this process, not because it was full
+	complaint string    // last one, which is not repeated
+}
+
+// keepPast compacts to where the cluster was one interval ago. In a cluster the
+// leader does it for all. A compaction reads every key there is, ten seconds
+// for each million (measured), so it pauses nine times as long as the last took.
+func (k *keeper) keepPast(ctx context.Context) error {
+	pause := k.compactEvery
 	for {
+		seen := k.revision()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-m.etcd.Server.StopNotify():
+		case <-k.etcd.Server.StopNotify():
 			return nil
-		case <-compact.C:
-			k.forget(ctx)
-		case <-look.C:
-			k.look(ctx)
+		case <-time.After(pause):
+		}
+		pause = k.compactEvery
+		if k.IsLeader() && !k.isFull() { // else the other loop does, and more
+			began := time.Now()
+			k.complain(ctx, k.compact(ctx, seen))
+			pause = max(pause, 9*time.Since(began))
 		}
 	}
 }
 
-// keeper is what Run remembers.
-type keeper struct {
-	*Member
-	seen      int64 // revision at the last interval
-	compacted int64 // revision up to which the past is forgotten
-	warned    int   // percent of the quota last warned of
-	full      bool  // has said so
-	defragged time.Time
-	complaint string // last one, which is not repeated
-}
-
-// forget compacts to where the cluster was one interval ago. In a cluster the
-// leader does it for all.
-func (k *keeper) forget(ctx context.Context) {
-	revision := k.seen
-	k.seen = k.revision()
-	if k.IsLeader() {
-		k.complain(ctx, k.compact(ctx, revision))
-	}
-}
-
-func (k *keeper) look(ctx context.Context) {
-	s := k.Stats()
-	k.warn(s)
-	if k.isFull() {
-		k.complain(ctx, k.recover(ctx))
-		return
-	}
-	k.full = false
-	if worthDefrag(s) && k.mayDefrag() {
-		k.complain(ctx, k.defrag(ctx))
+// keepSize looks at the size of the database and the alarm.
+func (k *keeper) keepSize(ctx context.Context) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-k.etcd.Server.StopNotify():
+			return nil
+		case <-look.C:
+		}
+		s := k.Stats()
+		k.warn(s)
+		switch {
+		case k.isFull():
+			k.complain(ctx, k.recover(ctx))
+		case worthDefrag(s) && k.mayDefrag():
+			k.complain(ctx, k.defrag(ctx))
+			k.defragged = time.Now()
+		}
 	}
 }
 
@@ -168,11 +182,14 @@ func (k *keeper) recover(ctx context.Context) error {
 		k.log.Error("etcd's database is full: nobody can sign in, while sign-outs, revokes and expiry go on. It writes again by itself when room is made: end sessions, delete tenants, or raise etcd.quota_bytes and restart",
 			"quota_bytes", k.quota, "room_at_bytes", k.roomAt())
 	}
-	if now := k.revision(); now > k.compacted { // else nothing was deleted since
-		if err := k.compact(ctx, now); err != nil {
-			return err
-		}
+	if time.Now().Before(k.next) {
+		return nil
 	}
+	began := time.Now()
+	if err := k.compact(ctx, k.revision()); err != nil { // nothing to do if nothing was deleted since
+		return err
+	}
+	k.next = time.Now().Add(time.Since(began)) // so that half the time is the deletes'
 	if k.Stats().InUseBytes >= k.roomAt() {
 		return nil
 	}
@@ -188,6 +205,7 @@ func (k *keeper) recover(ctx context.Context) error {
 	if _, err := k.client.AlarmDisarm(ctx, mine); err != nil {
 		return fmt.Errorf("end etcd's alarm: %w", err)
 	}
+	k.full = false
 	s := k.Stats()
 	k.log.Info("etcd's database has room again; sign-ins go on", "db_bytes", s.Bytes, "quota_bytes", s.QuotaBytes)
 	return nil
@@ -196,7 +214,7 @@ func (k *keeper) recover(ctx context.Context) error {
 func (m *Member) roomAt() int64 { return m.quota / 10 * 9 }
 
 // worthDefrag says when the stall of a defragmentation (9 ms for each MB in
-// use, measured) is worth it. Under steady churn a file is half free and stays
+// use, measured; 30 on a busy machine) is worth it. Under steady churn a file is half free and stays
 // as it is, so half is no reason. Mostly free is, in a file that is not small;
 // and so is a file near the quota that need not be, because etcd counts the
 // file and would call it full.
@@ -248,7 +266,6 @@ func (k *keeper) defrag(ctx context.Context) error {
 	if err := k.beside(ctx, k.etcd.Server.Defragment); err != nil {
 		return fmt.Errorf("defragment etcd's database: %w", err)
 	}
-	k.defragged = time.Now()
 	k.log.Info("defragmented etcd's database", "bytes_before", before.Bytes, "bytes", k.Stats().Bytes, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }

@@ -134,7 +134,9 @@ func (m *Member) config(cfg Config, peers types.URLsMap) *embed.Config {
 	c.Name = cfg.Name
 	c.Dir = filepath.Join(cfg.Dir, "etcd")
 	client := url.URL{Scheme: "unix", Path: filepath.Join(m.socket, "client")}
-	peer := url.URL{Scheme: "unix", Path: filepath.Join(m.socket, "peer")}
+	// Of a peer's URL etcd listens at the host alone. With the path in its place
+	// that was "", an abstract socket, which every user of the machine may open.
+	peer := url.URL{Scheme: "unix", Host: filepath.Join(m.socket, "peer")}
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	c.ListenPeerUrls = []url.URL{peer}
 	// The peer URL is part of the member's identity and must be the same at the
@@ -152,6 +154,7 @@ func (m *Member) config(cfg Config, peers types.URLsMap) *embed.Config {
 	c.MaxTxnOps = 1024
 	c.SnapshotCount, c.SnapshotCatchUpEntries = 1000, 500
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "0" // Run does it
+	c.CompactionSleepInterval = time.Millisecond                                       // between 1000 keys; with etcd's 10 ms a million take twice as long
 	c.TickMs, c.ElectionMs = 50, 500
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(m.logs.logger())
 	if gate, ok := c.ServerFeatureGate.(interface{ Set(string) error }); ok {
@@ -194,6 +197,9 @@ func (m *Member) Close() error {
 		go func() {
 			defer close(done)
 			m.work.Wait() // a compaction writes when it ends, and must find the database open
+			if m.client == nil {
+				m.etcd.Server.HardStop() // one that never was ready waits for that before it stops
+			}
 			m.etcd.Close()
 		}()
 		select {

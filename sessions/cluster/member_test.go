@@ -72,6 +72,39 @@ func TestAMemberOpensNoPort(t *testing.T) {
 	}
 }
 
+// The peer listener once was an abstract socket: no file, so no permissions, and
+// anybody on the machine could talk Raft to it.
+func TestEverySocketOfAMemberIsAFileInItsPrivateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	m := start(t, dir)
+	defer m.Close()
+	text, err := os.ReadFile("/proc/self/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []string
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 7 || f[3] != "00010000" || !ownsSocket(f[6]) { // __SO_ACCEPTCON: it listens
+			continue
+		}
+		path := ""
+		if len(f) > 7 {
+			path = f[7]
+		}
+		ours = append(ours, path)
+		if !strings.HasPrefix(path, filepath.Join(dir, "run")+"/") {
+			t.Errorf("a socket at %q", path)
+		}
+	}
+	if len(ours) != 2 {
+		t.Errorf("the member listens at %q, want a client's and a peer's socket", ours)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "run")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
 // tcpListeners lists this process's listening TCP sockets, by inode.
 func tcpListeners(t *testing.T) string {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -131,36 +132,43 @@ func (s *Source) Update(ctx context.Context, t tenants.Tenant) (tenants.Tenant, 
 	return t, nil
 }
 
-// Remove implements tenants.Source: first what hangs on the tenant, then the
-// record with its names and keys in one transaction of deletes.
+// Remove implements tenants.Source: everything in one transaction of deletes, if
+// the record is still as it was read. Two nodes may finish one delete; the
+// second must not take the id and hosts from a tenant that has them since.
 func (s *Source) Remove(ctx context.Context, uuid string) error {
-	got, err := s.get(ctx, tenantPrefix+uuid)
-	if err != nil {
-		return fmt.Errorf("read tenant: %w", err)
-	}
-	ops := []clientv3.Op{
-		clientv3.OpDelete(secretPrefix+uuid+"/", clientv3.WithPrefix()),
-		clientv3.OpDelete(configPrefix + uuid),
-		clientv3.OpDelete(keysPrefix + uuid),
-		clientv3.OpDelete(tenantPrefix + uuid),
-	}
-	if len(got.Kvs) > 0 {
-		old, err := decode(got.Kvs[0])
+	record := tenantPrefix + uuid
+	for {
+		got, err := s.get(ctx, record)
 		if err != nil {
-			return err
+			return fmt.Errorf("read tenant: %w", err)
 		}
-		ops = append(ops, clientv3.OpDelete(idPrefix+old.ID))
-		for _, host := range old.Hosts {
-			ops = append(ops, clientv3.OpDelete(hostPrefix+host))
+		ops := []clientv3.Op{
+			clientv3.OpDelete(secretPrefix+uuid+"/", clientv3.WithPrefix()),
+			clientv3.OpDelete(configPrefix + uuid),
+			clientv3.OpDelete(keysPrefix + uuid),
+			clientv3.OpDelete(record),
+		}
+		read := int64(0) // the revision of a record that is not there
+		if len(got.Kvs) > 0 {
+			old, err := decode(got.Kvs[0])
+			if err != nil {
+				return err
+			}
+			read = old.Revision
+			ops = append(ops, clientv3.OpDelete(idPrefix+old.ID))
+			for _, host := range old.Hosts {
+				ops = append(ops, clientv3.OpDelete(hostPrefix+host))
+			}
+		}
+		done, err := s.commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(record), "=", read)}, ops)
+		if err != nil {
+			return fmt.Errorf("remove tenant: %w", err)
+		}
+		if done.Succeeded {
+			s.forget([]string{uuid})
+			return nil
 		}
 	}
-	if _, err := s.commit(ctx, nil, ops); err != nil {
-		return fmt.Errorf("remove tenant: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.keys, uuid)
-	return nil
 }
 
 // Load implements tenants.Source.
@@ -211,6 +219,7 @@ func (s *Source) Watch(ctx context.Context, revision int64, apply func(tenants.C
 				return err
 			}
 		}
+		s.forget(c.Removed) // also where another node has deleted the tenant
 		apply(c)
 	}
 	if err := ctx.Err(); err != nil {
@@ -219,17 +228,26 @@ func (s *Source) Watch(ctx context.Context, revision int64, apply func(tenants.C
 	return errors.New("watch tenants: stream ended")
 }
 
-// note puts one event into a change.
+// note puts one event into a change. A watch that was behind gets many in one
+// batch, and the last about each key is what counts.
 func note(c *tenants.Change, event *clientv3.Event) error {
 	key := string(event.Kv.Key)
 	c.Revision = max(c.Revision, event.Kv.ModRevision)
-	if event.Type == clientv3.EventTypeDelete {
-		if uuid, ok := strings.CutPrefix(key, tenantPrefix); ok {
+	if uuid, ok := strings.CutPrefix(key, tenantPrefix); ok {
+		c.Removed = slices.DeleteFunc(c.Removed, func(other string) bool { return other == uuid })
+		c.Tenants = slices.DeleteFunc(c.Tenants, func(t tenants.Tenant) bool { return t.UUID == uuid })
+		if event.Type == clientv3.EventTypeDelete {
 			c.Removed = append(c.Removed, uuid)
 		}
-		if id, ok := strings.CutPrefix(key, keyPrefix); ok {
+	}
+	if id, ok := strings.CutPrefix(key, keyPrefix); ok {
+		c.RemovedKeys = slices.DeleteFunc(c.RemovedKeys, func(other string) bool { return other == id })
+		c.Keys = slices.DeleteFunc(c.Keys, func(k tenants.Key) bool { return k.ID == id })
+		if event.Type == clientv3.EventTypeDelete {
 			c.RemovedKeys = append(c.RemovedKeys, id)
 		}
+	}
+	if event.Type == clientv3.EventTypeDelete {
 		return nil
 	}
 	var put tenants.Contents
@@ -264,6 +282,16 @@ func (s *Source) Keys(ctx context.Context, uuid string) (*seal.Keys, error) {
 	}
 	s.remember(uuid, keys)
 	return keys, nil
+}
+
+// forget drops the keys of tenants that are gone: what they open is not to be
+// read again.
+func (s *Source) forget(uuids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, uuid := range uuids {
+		delete(s.keys, uuid)
+	}
 }
 
 func (s *Source) remember(uuid string, keys *seal.Keys) {

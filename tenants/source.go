@@ -66,8 +66,10 @@ type Contents struct {
 	Revision int64
 }
 
-// Change is what came to be at a revision. A batch without anything says only
-// that nothing happened up to it.
+// Change is what came to be up to a revision: first what it removes, then what
+// it makes or replaces, in order. What was made and removed again in between is
+// only among the removed. A batch without anything says only that nothing
+// happened up to it.
 type Change struct {
 	Tenants     []Tenant // made or replaced
 	Removed     []string // uuids

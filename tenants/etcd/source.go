@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -218,11 +219,15 @@ func note(c *tenants.Change, event *clientv3.Event) error {
 	key := string(event.Kv.Key)
 	c.Revision = max(c.Revision, event.Kv.ModRevision)
 	if event.Type == clientv3.EventTypeDelete {
+		// A watch that is behind gets many revisions at once, a put and the delete
+		// of the same key among them.
 		if uuid, ok := strings.CutPrefix(key, tenantPrefix); ok {
 			c.Removed = append(c.Removed, uuid)
+			c.Tenants = slices.DeleteFunc(c.Tenants, func(t tenants.Tenant) bool { return t.UUID == uuid })
 		}
 		if id, ok := strings.CutPrefix(key, keyPrefix); ok {
 			c.RemovedKeys = append(c.RemovedKeys, id)
+			c.Keys = slices.DeleteFunc(c.Keys, func(k tenants.Key) bool { return k.ID == id })
 		}
 		return nil
 	}
@@ -333,6 +338,9 @@ func (s *Source) get(ctx context.Context, key string, options ...clientv3.OpOpti
 }
 
 func (s *Source) commit(ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, unavailable(err) // the client in this process proposes before it looks
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	done, err := s.client.Txn(ctx).If(when...).Then(then...).Else(otherwise...).Commit()

@@ -81,5 +81,8 @@ func ownPath(base, raw string) (string, bool) {
 		return "", false // another tenant lives there
 	}
 	own := url.URL{Path: u.Path, RawQuery: u.RawQuery}
+	if strings.Contains(own.EscapedPath(), "%") {
+		return "", false // "!" and the like, which some escape: the answer must be one that is taken again
+	}
 	return own.String(), true
 }

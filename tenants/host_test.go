@@ -154,6 +154,8 @@ func TestASignInLeadsToAnOwnPathOrToAnApp(t *testing.T) {
 		{own, "/a!b", "", ""}, // written anew it would hold a percent sign
 		{own, "/a[b", "", ""},
 		{own, "//evil.test", "", ""},
+		{own, "//", "", ""}, // once "", which leads nowhere
+		{own, "//?x", "", ""},
 		{own, "///evil.test", "", ""},
 		{own, "/\\evil.test", "", ""},
 		{own, "\\/evil.test", "", ""},

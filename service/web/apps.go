@@ -206,6 +206,9 @@ func (s *Server) validate(c echo.Context) error {
 }
 
 func (s *Server) logout(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
 	d := doorOf(c)
 	revision, err := s.svc.Logout(c.Request().Context(), d, bearer(c, d))
 	if err != nil {

@@ -43,8 +43,12 @@ func (s *Server) adminHost(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// tenantParam is the tenant that the path names.
-func (s *Server) tenantParam(c echo.Context) (tenants.Tenant, error) {
+// tenantParam is the tenant that the path names, for a call that has no other
+// query parameters than these.
+func (s *Server) tenantParam(c echo.Context, query ...string) (tenants.Tenant, error) {
+	if err := onlyQuery(c, query...); err != nil {
+		return tenants.Tenant{}, err
+	}
 	t, ok := s.svc.Tenants.ByID(c.Param("tenant"))
 	if !ok {
 		return tenants.Tenant{}, tenants.ErrNotFound
@@ -277,6 +281,9 @@ func (s *Server) patchTenant(c echo.Context) error {
 }
 
 func (s *Server) deleteTenant(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
 	revision, err := ifMatch(c)
 	if err != nil {
 		return err
@@ -288,6 +295,9 @@ func (s *Server) deleteTenant(c echo.Context) error {
 }
 
 func (s *Server) suspendTenant(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
 	t, err := s.svc.Suspend(c.Request().Context(), c.Param("tenant"))
 	if err != nil {
 		return err
@@ -296,6 +306,9 @@ func (s *Server) suspendTenant(c echo.Context) error {
 }
 
 func (s *Server) resumeTenant(c echo.Context) error {
+	if err := onlyQuery(c); err != nil {
+		return err
+	}
 	t, err := s.svc.Resume(c.Request().Context(), c.Param("tenant"))
 	if err != nil {
 		return err
@@ -387,7 +400,7 @@ func (s *Server) deleteSecret(c echo.Context) error {
 }
 
 func (s *Server) listSessions(c echo.Context) error {
-	t, err := s.tenantParam(c)
+	t, err := s.tenantParam(c, "subject", "limit", "page_token")
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,9 @@ func (s *Server) publicRoutes() http.Handler {
 func (s *Server) adminRoutes() http.Handler {
 	e := s.newEcho()
 	e.Use(s.adminHost)
-	add(e.Group("/admin/v1", s.operator), s.adminMap())
+	// Not on the group: Echo gives a group with middleware a route for whatever is
+	// not found, and a wrong method would be that.
+	add(e.Group("/admin/v1"), s.adminMap(), s.operator)
 	add(e.Group(""), s.probeMap())
 	return e
 }

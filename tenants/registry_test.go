@@ -24,14 +24,16 @@ func inBubble(t *testing.T, test func(t *testing.T, source *tenants.Memory, r *t
 // running does what it is given while r runs.
 func running(t *testing.T, r *tenants.Registry, do func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	}()
 	do()
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("Run ended with %v", err)
-	}
 }
 
 // create makes a tenant and waits until the registry knows it.

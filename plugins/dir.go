@@ -91,7 +91,10 @@ func replaceFile(path string, content []byte) error {
 }
 
 // Add implements Artifacts.
-func (d *Dir) Add(_ context.Context, tenant string, v Version, module []byte) (int, error) {
+func (d *Dir) Add(ctx context.Context, tenant string, v Version, module []byte) (int, error) {
+	if ctx.Err() != nil {
+		return 0, ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)
@@ -108,7 +111,10 @@ func (d *Dir) Add(_ context.Context, tenant string, v Version, module []byte) (i
 }
 
 // Versions implements Artifacts.
-func (d *Dir) Versions(_ context.Context, tenant string) ([]Version, error) {
+func (d *Dir) Versions(ctx context.Context, tenant string) ([]Version, error) {
+	if ctx.Err() != nil {
+		return nil, ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)
@@ -116,7 +122,10 @@ func (d *Dir) Versions(_ context.Context, tenant string) ([]Version, error) {
 }
 
 // Module implements Artifacts.
-func (d *Dir) Module(_ context.Context, digest string) ([]byte, error) {
+func (d *Dir) Module(ctx context.Context, digest string) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, ErrUnavailable
+	}
 	module, err := os.ReadFile(d.modulePath(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
@@ -128,7 +137,10 @@ func (d *Dir) Module(_ context.Context, digest string) ([]byte, error) {
 }
 
 // Active implements Artifacts.
-func (d *Dir) Active(_ context.Context, tenant string) (Pointer, error) {
+func (d *Dir) Active(ctx context.Context, tenant string) (Pointer, error) {
+	if ctx.Err() != nil {
+		return Pointer{}, ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)
@@ -137,7 +149,10 @@ func (d *Dir) Active(_ context.Context, tenant string) (Pointer, error) {
 }
 
 // SetActive implements Artifacts.
-func (d *Dir) SetActive(_ context.Context, tenant string, from, to Pointer, changed []Version) error {
+func (d *Dir) SetActive(ctx context.Context, tenant string, from, to Pointer, changed []Version) error {
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)
@@ -160,7 +175,10 @@ func (d *Dir) SetActive(_ context.Context, tenant string, from, to Pointer, chan
 }
 
 // Remove implements Artifacts.
-func (d *Dir) Remove(_ context.Context, tenant string, number int) error {
+func (d *Dir) Remove(ctx context.Context, tenant string, number int) error {
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)
@@ -182,7 +200,10 @@ func (d *Dir) Remove(_ context.Context, tenant string, number int) error {
 }
 
 // RemoveTenant implements Artifacts.
-func (d *Dir) RemoveTenant(_ context.Context, tenant string) error {
+func (d *Dir) RemoveTenant(ctx context.Context, tenant string) error {
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, err := d.load(tenant)

@@ -19,6 +19,9 @@ var (
 // in its xn-- form) and refuses everything that two programs could read in two
 // ways: IP addresses, user info, lists, blanks, empty labels.
 func NormalizeHost(raw string) (string, error) {
+	if !plain(raw) {
+		return "", errHost // before lower case, which makes a k of the Kelvin sign
+	}
 	host := raw
 	if name, port, ok := strings.Cut(raw, ":"); ok {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

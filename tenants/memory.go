@@ -58,7 +58,7 @@ func (m *Memory) taken(t Tenant) bool {
 func (m *Memory) Create(ctx context.Context, t Tenant) (Tenant, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return Tenant{}, ErrUnavailable
 	}
 	for _, other := range m.tenants {
@@ -78,7 +78,7 @@ func (m *Memory) Create(ctx context.Context, t Tenant) (Tenant, error) {
 func (m *Memory) Update(ctx context.Context, t Tenant) (Tenant, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return Tenant{}, ErrUnavailable
 	}
 	if old, ok := m.tenants[t.UUID]; !ok || old.Revision != t.Revision {
@@ -96,7 +96,7 @@ func (m *Memory) Update(ctx context.Context, t Tenant) (Tenant, error) {
 func (m *Memory) Remove(ctx context.Context, uuid string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return ErrUnavailable
 	}
 	delete(m.config, uuid)
@@ -112,7 +112,7 @@ func (m *Memory) Remove(ctx context.Context, uuid string) error {
 func (m *Memory) Load(ctx context.Context) (Contents, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return Contents{}, ErrUnavailable
 	}
 	return Contents{
@@ -143,9 +143,12 @@ func (m *Memory) Watch(ctx context.Context, revision int64, apply func(Change)) 
 }
 
 // Config implements Source.
-func (m *Memory) Config(_ context.Context, uuid string) (json.RawMessage, error) {
+func (m *Memory) Config(ctx context.Context, uuid string) (json.RawMessage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ErrUnavailable
+	}
 	if object, ok := m.config[uuid]; ok {
 		return bytes.Clone(object), nil
 	}
@@ -153,9 +156,12 @@ func (m *Memory) Config(_ context.Context, uuid string) (json.RawMessage, error)
 }
 
 // PutConfig implements Source.
-func (m *Memory) PutConfig(_ context.Context, uuid string, object json.RawMessage) error {
+func (m *Memory) PutConfig(ctx context.Context, uuid string, object json.RawMessage) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	if _, ok := m.tenants[uuid]; !ok {
 		return ErrNotFound
 	}
@@ -164,16 +170,22 @@ func (m *Memory) PutConfig(_ context.Context, uuid string, object json.RawMessag
 }
 
 // SecretNames implements Source.
-func (m *Memory) SecretNames(_ context.Context, uuid string) ([]string, error) {
+func (m *Memory) SecretNames(ctx context.Context, uuid string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ErrUnavailable
+	}
 	return slices.Sorted(maps.Keys(m.secrets[uuid])), nil
 }
 
 // Secret implements Source.
-func (m *Memory) Secret(_ context.Context, uuid, name string) (Secret, error) {
+func (m *Memory) Secret(ctx context.Context, uuid, name string) (Secret, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ErrUnavailable
+	}
 	value, ok := m.secrets[uuid][name]
 	if !ok {
 		return nil, ErrNotFound
@@ -182,9 +194,12 @@ func (m *Memory) Secret(_ context.Context, uuid, name string) (Secret, error) {
 }
 
 // PutSecret implements Source.
-func (m *Memory) PutSecret(_ context.Context, uuid, name string, value Secret) error {
+func (m *Memory) PutSecret(ctx context.Context, uuid, name string, value Secret) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	if _, ok := m.tenants[uuid]; !ok {
 		return ErrNotFound
 	}
@@ -199,26 +214,35 @@ func (m *Memory) PutSecret(_ context.Context, uuid, name string, value Secret) e
 }
 
 // DeleteSecret implements Source.
-func (m *Memory) DeleteSecret(_ context.Context, uuid, name string) error {
+func (m *Memory) DeleteSecret(ctx context.Context, uuid, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	delete(m.secrets[uuid], name)
 	return nil
 }
 
 // PutKey implements Source.
-func (m *Memory) PutKey(_ context.Context, k Key) error {
+func (m *Memory) PutKey(ctx context.Context, k Key) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	m.keys[k.ID] = k
 	m.commit(Change{Keys: []Key{k}})
 	return nil
 }
 
 // DeleteKey implements Source.
-func (m *Memory) DeleteKey(_ context.Context, id string) error {
+func (m *Memory) DeleteKey(ctx context.Context, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrUnavailable
+	}
 	delete(m.keys, id)
 	m.commit(Change{RemovedKeys: []string{id}})
 	return nil

@@ -66,7 +66,7 @@ func (a App) allows(u *url.URL) bool {
 // along with dot segments: whoever decodes it may see another path.
 func ownPath(base, raw string) (string, bool) {
 	u, err := url.Parse(raw)
-	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || u.Fragment != "" || strings.Contains(raw, "#") {
+	if err != nil || u.IsAbs() || strings.HasPrefix(raw, "//") || u.User != nil || u.Fragment != "" || strings.Contains(raw, "#") {
 		return "", false
 	}
 	if strings.Contains(u.EscapedPath(), "%") || strings.Contains(u.Path, "//") || strings.Contains(u.Path, ";") {
@@ -81,5 +81,8 @@ func ownPath(base, raw string) (string, bool) {
 		return "", false // another tenant lives there
 	}
 	own := url.URL{Path: u.Path, RawQuery: u.RawQuery}
+	if strings.Contains(own.EscapedPath(), "%") {
+		return "", false // "!" and the like, which some escape: the answer must be one that is taken again
+	}
 	return own.String(), true
 }

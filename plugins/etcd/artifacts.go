@@ -320,6 +320,9 @@ func (a *Artifacts) get(ctx context.Context, key string, options ...clientv3.OpO
 }
 
 func (a *Artifacts) commit(ctx context.Context, when []clientv3.Cmp, then ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, unavailable(err) // the client in this process proposes before it looks
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	done, err := a.client.Txn(ctx).If(when...).Then(then...).Commit()

@@ -72,13 +72,32 @@ func bearer(c echo.Context, d service.Door) sessions.Token {
 
 // cookieToken is bearer for pages, where only the cookie counts.
 func cookieToken(c echo.Context, d service.Door) sessions.Token {
-	found := c.Request().CookiesNamed(cookieName(sessionCookie, d))
-	if len(found) != 1 {
+	text, ok := oneCookie(c.Request(), cookieName(sessionCookie, d))
+	if !ok {
 		return sessions.Token{}
 	}
-	token, err := sessions.ParseToken(found[0].Value)
+	token, err := sessions.ParseToken(text)
 	if err != nil {
 		return sessions.Token{}
 	}
 	return token
+}
+
+// oneCookie is the value of the one cookie of that name. It counts names in the
+// headers as they stand: net/http passes over a cookie whose value it cannot
+// read, and two cookies would look like one.
+func oneCookie(r *http.Request, name string) (value string, ok bool) {
+	n := 0
+	for _, line := range r.Header["Cookie"] {
+		for part := range strings.SplitSeq(line, ";") {
+			if named, _, _ := strings.Cut(part, "="); strings.TrimSpace(named) == name {
+				n++
+			}
+		}
+	}
+	found := r.CookiesNamed(name)
+	if n != 1 || len(found) != 1 {
+		return "", false
+	}
+	return found[0].Value, true
 }

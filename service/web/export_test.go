@@ -1,9 +1,15 @@
 package web
 
 import (
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/doorward/doorward/service"
+	"github.com/doorward/doorward/sessions"
 )
 
 var param = regexp.MustCompile(`:([a-z]+)`)
@@ -31,3 +37,10 @@ var (
 	ParseJSON = parseJSON
 	PlainPath = plainPath
 )
+
+// Presented is the token that a request presents at a door, for apps and for
+// pages.
+func Presented(r *http.Request, d service.Door) (app, page sessions.Token) {
+	c := echo.New().NewContext(r, nil)
+	return bearer(c, d), cookieToken(c, d)
+}

@@ -70,9 +70,9 @@ func (s *Server) unseal(t tenants.Tenant, j journey, kind, sealed string) (flow,
 // journeyOf reads the flow cookie; a zero journey when there is none that is
 // ours and of this tenant.
 func (s *Server) journeyOf(c echo.Context, d service.Door, t tenants.Tenant) journey {
-	found := c.Request().CookiesNamed(cookieName(flowCookie, d))
+	text, ok := oneCookie(c.Request(), cookieName(flowCookie, d))
 	var j journey
-	if len(found) != 1 || !s.openJSON("cookie", t, found[0].Value, &j) {
+	if !ok || !s.openJSON("cookie", t, text, &j) {
 		return journey{}
 	}
 	return j

@@ -367,6 +367,9 @@ func (s *Source) get(ctx context.Context, key string, options ...clientv3.OpOpti
 }
 
 func (s *Source) commit(ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, unavailable(err) // the client in this process proposes before it looks
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	done, err := s.client.Txn(ctx).If(when...).Then(then...).Else(otherwise...).Commit()

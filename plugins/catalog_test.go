@@ -1,0 +1,355 @@
+package plugins_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/doorward/doorward/plugins"
+	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// shop is a catalog over a directory with a running sandbox.
+type shop struct {
+	*testing.T
+	*plugins.Catalog
+}
+
+func newShop(t *testing.T, settings plugins.Settings) shop {
+	t.Helper()
+	pool, err := sandbox.New(sandbox.Config{CacheDir: filepath.Join(t.TempDir(), "modules"), Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- pool.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	return shop{t, plugins.NewCatalog(newDir(t), plugins.NewHost(pool, settings, nil), plugins.CatalogConfig{})}
+}
+
+func (s shop) upload(g guesttest.Guest) plugins.Version {
+	s.Helper()
+	v, err := s.Upload(s.Context(), "a", g.Module(), nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return v
+}
+
+func (s shop) activate(n int) {
+	s.Helper()
+	if v, err := s.Activate(s.Context(), "a", n, false); err != nil || v.State != plugins.Active || v.Number != n {
+		s.Fatalf("activate %d: %+v, %v", n, v, err)
+	}
+}
+
+// subject is who a login signs in.
+func (s shop) subject(call plugins.Call) string {
+	s.Helper()
+	call.Tenant, call.Request.Method = "a", "password"
+	got, err := s.Verify(s.Context(), call)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return got.Verdict.Subject
+}
+
+func (s shop) states() []plugins.State {
+	s.Helper()
+	list, err := s.List(s.Context(), "a")
+	if err != nil {
+		s.Fatal(err)
+	}
+	var states []plugins.State
+	for _, v := range list {
+		states = append(states, v.State)
+	}
+	return states
+}
+
+func (s shop) wants(want, err error, text string) {
+	s.Helper()
+	if !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
+		s.Fatalf("err = %v, want %v with %q", err, want, text)
+	}
+}
+
+func TestAVersionIsStagedActivatedAndRolledBack(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a"})
+	s.wants(plugins.ErrVerifier, err, "no active verifier")
+	_, err = s.Rollback(t.Context(), "a")
+	s.wants(plugins.ErrConflict, err, "")
+
+	one := s.upload(guesttest.Accepts("one"))
+	if one.Number != 1 || one.State != plugins.Staged || !strings.HasPrefix(one.Digest, "sha256:") || one.Profile != "core" || one.Limits.WallMS != abi.DefaultWallMS || one.Limits.MemoryMiB != abi.DefaultMemoryMiB {
+		t.Fatalf("uploaded %+v", one)
+	}
+	_, err = s.Verify(t.Context(), plugins.Call{Tenant: "a"})
+	s.wants(plugins.ErrVerifier, err, "no active verifier")
+	s.activate(1)
+	s.upload(guesttest.Accepts("two"))
+	if got := s.subject(plugins.Call{}); got != "one" {
+		t.Errorf("a staged version decides: %s", got)
+	}
+	s.activate(2)
+	if got := s.subject(plugins.Call{}); got != "two" {
+		t.Errorf("after the activation %s", got)
+	}
+	if got := s.subject(plugins.Call{Version: 1}); got != "one" {
+		t.Errorf("a challenge of version 1 is answered by %s", got)
+	}
+	if got := s.states(); !slices.Equal(got, []plugins.State{plugins.Retired, plugins.Active}) {
+		t.Errorf("states %v", got)
+	}
+	s.wants(plugins.ErrConflict, s.Delete(t.Context(), "a", 2), "active")
+	if v, err := s.Rollback(t.Context(), "a"); err != nil || v.Number != 1 {
+		t.Fatalf("rolled back to %+v, %v", v, err)
+	}
+	if got := s.subject(plugins.Call{}); got != "one" {
+		t.Errorf("after the way back %s", got)
+	}
+	if v, err := s.Rollback(t.Context(), "a"); err != nil || v.Number != 2 {
+		t.Fatalf("and forth to %+v, %v", v, err)
+	}
+	if err := s.Delete(t.Context(), "a", 1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Rollback(t.Context(), "a")
+	s.wants(plugins.ErrConflict, err, "")
+	_, err = s.Get(t.Context(), "a", 1)
+	s.wants(plugins.ErrNotFound, err, "")
+	s.wants(plugins.ErrNotFound, s.Delete(t.Context(), "a", 1), "")
+	_, err = s.Activate(t.Context(), "a", 9, true)
+	s.wants(plugins.ErrNotFound, err, "")
+	_, err = s.Verify(t.Context(), plugins.Call{Tenant: "a", Version: 1})
+	s.wants(plugins.ErrVerifier, err, "")
+	_, err = s.Verify(t.Context(), plugins.Call{Tenant: "b"})
+	s.wants(plugins.ErrVerifier, err, "no active verifier")
+
+	if err := s.RemoveTenant(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.states()) > 0 || len(s.Logs("a")) > 0 {
+		t.Error("a removed tenant has versions or logs")
+	}
+}
+
+func TestANewGrantNeedsApproval(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	plain := guesttest.Accepts("plain")
+	asks := guesttest.Imports(guesttest.Import{Module: abi.Module, Name: abi.FuncConfigGet, Params: 2, Result: true})
+	s.upload(plain)
+	if v := s.upload(asks); !v.Grants.Config {
+		t.Fatalf("granted %+v", v.Grants)
+	}
+	s.activate(1)
+	_, err := s.Activate(t.Context(), "a", 2, false)
+	s.wants(plugins.ErrConflict, err, `"config": true`)
+	if got := s.states(); !slices.Equal(got, []plugins.State{plugins.Active, plugins.Staged}) {
+		t.Errorf("states %v", got)
+	}
+	if _, err := s.Activate(t.Context(), "a", 2, true); err != nil {
+		t.Fatal(err)
+	}
+	s.activate(1) // fewer grants need nobody
+	// A tenant's first activation needs no approval.
+	if _, err := s.Upload(t.Context(), "b", asks.Module(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Activate(t.Context(), "b", 1, false); err != nil {
+		t.Errorf("a tenant's first: %v", err)
+	}
+}
+
+func TestGrantsAreComparedOneByOne(t *testing.T) {
+	a := abi.Grants{Config: true, Secrets: []string{"A"}, Password: []string{"bcrypt"}, HTTP: &abi.HTTPGrant{Hosts: []string{"a.test:443"}}, KV: &abi.KVGrant{Namespaces: []string{"otp"}}}
+	b := abi.Grants{Config: true, Hash: true, HMAC: true, SigVerify: true, TOTP: true, Secrets: []string{"A", "B"}, Password: []string{"*"},
+		HTTP: &abi.HTTPGrant{Hosts: []string{"a.test:443", "b.test:443"}}, KV: &abi.KVGrant{Namespaces: []string{"otp", "seen"}}}
+	if got := plugins.AddedGrants(a, b); len(got) != 8 {
+		t.Errorf("added: %q", got)
+	}
+	if got := plugins.AddedGrants(b, a); len(got) != 1 || !strings.Contains(got[0], "bcrypt") {
+		t.Errorf("the other way: %q", got)
+	}
+}
+
+func TestTheLastTwentyVersionsAreKept(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	one := guesttest.Accepts("one")
+	s.upload(one)
+	s.upload(one)
+	s.activate(1)
+	for range 22 {
+		s.upload(one)
+	}
+	list, err := s.List(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var numbers []int
+	for _, v := range list {
+		numbers = append(numbers, v.Number)
+	}
+	if len(numbers) < 20 || len(numbers) > 21 || numbers[0] != 1 || slices.Contains(numbers, 2) || numbers[len(numbers)-1] != 24 {
+		t.Errorf("kept %v: the active one and the last twenty", numbers)
+	}
+	if got := s.subject(plugins.Call{}); got != "one" {
+		t.Errorf("signed in as %s", got)
+	}
+}
+
+func TestAModuleMustPassItsVectors(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	guest := guesttest.Accepts("alice")
+	vectors := func(expect ...string) []byte {
+		return []byte(`{"abi":1,"name":"n","vectors":[{"name":"v","request":{},"expect":` + strings.Join(expect, `},{"name":"w","request":{},"expect":`) + `}]}`)
+	}
+	guest.Manifest = vectors(`{"decision":"accept"}`, `{"decision":"accept","subject":"alice"}`)
+	if v := s.upload(guest); v.Vectors != (plugins.Tally{Passed: 2}) || len(v.Warnings) > 0 || v.Name != "n" {
+		t.Fatalf("uploaded %+v", v)
+	}
+	s.activate(1)
+	for _, wrong := range []string{`{"decision":"reject"}`, `{"subject":"bob"}`} {
+		guest.Manifest = vectors(`{"decision":"accept"}`, wrong)
+		v := s.upload(guest)
+		if v.Vectors != (plugins.Tally{Passed: 1, Failed: 1}) || len(v.Warnings) != 1 {
+			t.Fatalf("uploaded %+v", v)
+		}
+		_, err := s.Activate(t.Context(), "a", v.Number, true)
+		s.wants(plugins.ErrConflict, err, "failed 1 of its 2 vectors")
+	}
+	if got := s.subject(plugins.Call{}); got != "alice" {
+		t.Errorf("signed in as %s", got)
+	}
+}
+
+func TestAManifestIsReadStrictly(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	secret := guesttest.Imports(guesttest.Import{Module: abi.Module, Name: abi.FuncSecretGet, Params: 2, Result: true})
+	password := guesttest.Imports(guesttest.Import{Module: abi.Module, Name: abi.FuncPasswordVerify, Params: 4, Result: true})
+	plain := guesttest.Accepts("a")
+	big := plain
+	big.Pages = 33 * 16
+	long := func(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+	for name, c := range map[string]struct {
+		guest    guesttest.Guest
+		manifest string // "": none
+		want     string // in the error; "": accepted
+	}{
+		"none":                         {plain, ``, ""},
+		"the least":                    {plain, `{"abi":1}`, ""},
+		"a secret without a manifest":  {secret, ``, abi.FuncSecretGet},
+		"a secret that is not named":   {secret, `{"abi":1}`, `"secrets"`},
+		"a secret that is named":       {secret, `{"abi":1,"grants":{"secrets":["PW"]}}`, ""},
+		"passwords without a manifest": {password, ``, ""},
+		"passwords that are not asked": {password, `{"abi":1}`, `"password"`},
+		"no abi":                       {plain, `{}`, `"abi": 0`},
+		"the next abi":                 {plain, `{"abi":2}`, `"abi": 2`},
+		"no JSON":                      {plain, `abi: 1`, "cannot be read"},
+		"null":                         {plain, `null`, `"abi"`},
+		"an unknown member":            {plain, `{"abi":1,"grant":{}}`, "cannot be read"},
+		"an unknown grant":             {plain, `{"abi":1,"grants":{"root":true}}`, "cannot be read"},
+		"a member twice":               {plain, `{"abi":1,"abi":1}`, "cannot be read"},
+		"a member in another case":     {plain, `{"abi":1,"Grants":{}}`, "cannot be read"},
+		"something after it":           {plain, `{"abi":1} {}`, "cannot be read"},
+		"a wrong type":                 {plain, `{"abi":1,"methods":"password"}`, "cannot be read"},
+		"too long a name":              {plain, `{"abi":1,"name":` + long(101) + `}`, "too long"},
+		"too long a version":           {plain, `{"abi":1,"version":` + long(41) + `}`, "too long"},
+		"a wall below its floor":       {plain, `{"abi":1,"limits":{"wall_ms":9}}`, "wall_ms"},
+		"a wall at its ceiling":        {plain, `{"abi":1,"limits":{"wall_ms":5000,"memory_mib":64}}`, ""},
+		"a wall above its ceiling":     {plain, `{"abi":1,"limits":{"wall_ms":5001}}`, "wall_ms"},
+		"a wall below zero":            {plain, `{"abi":1,"limits":{"wall_ms":-1}}`, "wall_ms"},
+		"memory above its ceiling":     {plain, `{"abi":1,"limits":{"memory_mib":65}}`, "memory_mib"},
+		"a module that starts too big": {big, ``, "memory"},
+		"a module that says how big":   {big, `{"abi":1,"limits":{"memory_mib":33}}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var beside []byte
+			if c.manifest != "" {
+				beside = []byte(c.manifest)
+			}
+			before := len(s.states())
+			_, err := s.Upload(t.Context(), "a", c.guest.Module(), beside)
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("err = %v, want ErrInvalid with %q", err, c.want)
+			}
+			if len(s.states()) != before {
+				t.Error("what was refused is stored")
+			}
+		})
+	}
+	within := plain
+	within.Manifest = []byte(`{"abi":1,"name":"within"}`)
+	_, err := s.Upload(t.Context(), "a", within.Module(), []byte(`{"abi":1,"name":"beside"}`))
+	s.wants(plugins.ErrInvalid, err, "differ")
+	if v, err := s.Upload(t.Context(), "a", within.Module(), []byte(" "+string(within.Manifest)+"\n")); err != nil || v.Name != "within" {
+		t.Errorf("the same twice: %+v, %v", v, err)
+	}
+	for name, module := range map[string][]byte{"empty": {}, "too large": make([]byte, abi.DefaultModule+1), "no module": []byte("hello"), "a bomb": guesttest.Bomb()} {
+		if _, err := s.Upload(t.Context(), "a", module, nil); !errors.Is(err, plugins.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestATryShowsAllAndSignsNobodyIn(t *testing.T) {
+	asked := ""
+	s := newShop(t, plugins.Settings{Config: func(_ context.Context, tenant, key string) (json.RawMessage, bool, error) {
+		asked = tenant + "/" + key
+		return json.RawMessage(`"v"`), true, nil
+	}})
+	s.upload(guesttest.Rejects())
+	trace, err := s.Try(t.Context(), "a", 1, abi.Request{ABI: 1, Method: "password"})
+	if err != nil || trace.Decision != abi.Reject || trace.Verdict == nil || trace.Error != "" || trace.MemoryKiB != 64 {
+		t.Errorf("trace %+v, %v", trace, err)
+	}
+	s.upload(guesttest.Traps())
+	trace, err = s.Try(t.Context(), "a", 2, abi.Request{ABI: 1, Method: "password"})
+	if err != nil || trace.Verdict != nil || !strings.Contains(trace.Error, "unreachable") || strings.Contains(trace.Error, ".go") {
+		t.Errorf("trace %+v, %v", trace, err)
+	}
+	_, err = s.Try(t.Context(), "a", 3, abi.Request{})
+	s.wants(plugins.ErrNotFound, err, "")
+	if asked != "" {
+		t.Errorf("settings were read unasked: %s", asked)
+	}
+}
+
+// A verdict that breaks the rules is no verdict, and the tenant's log says why.
+func TestNonsenseIsNoVerdict(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	for i, answer := range []string{`{"decision":"accept","subject":"a","claims":{"sub":"root"}}`, `{"decision":"accept"}`, `nonsense`} {
+		v := s.upload(guesttest.Answers(answer))
+		s.activate(v.Number)
+		_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Request: abi.Request{ABI: 1, Method: "password"}})
+		s.wants(plugins.ErrVerifier, err, fmt.Sprintf("version %d", v.Number))
+		if logs := s.Logs("a"); len(logs) != i+1 || logs[i].Level != "error" || logs[i].Version != v.Number {
+			t.Errorf("logs %+v", logs)
+		}
+	}
+	only := guesttest.Accepts("a")
+	only.Manifest = []byte(`{"abi":1,"methods":["passkey"]}`)
+	s.activate(s.upload(only).Number)
+	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Request: abi.Request{ABI: 1, Method: "password"}})
+	s.wants(plugins.ErrMethod, err, "method")
+}

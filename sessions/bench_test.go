@@ -117,7 +117,7 @@ func BenchmarkFind(b *testing.B) {
 // What a session takes in a node's memory: in a copy of all, and in a bounded
 // one, which must not believe it takes less than it does.
 func TestASessionTakesFewBytesAndABoundedCopyKnowsHowMany(t *testing.T) {
-	const n, room = 40_000, 10 << 20
+	const n, room = 20_000, 5 << 20
 	memory, tokens := supply(t, n)
 	before := heap()
 	m := proven(t, memory, sessions.Config{Mode: replicated})

@@ -17,8 +17,8 @@ const rotateTries = 5
 // Rotate gives the holder of a token another one for the same session, and
 // counts as a use. The old token is good for 30 seconds more; who rotates it
 // once again meanwhile gets the same successor, or what that has led to since,
-// so that two tabs of one browser end up with one session. ErrNotFound when the token stands for no
-// live session.
+// so that two tabs of one browser end up with one session. ErrNotFound when the
+// token stands for no live session.
 func (m *Manager) Rotate(ctx context.Context, tenant string, token Token) (Token, Session, error) {
 	if token.IsZero() {
 		return Token{}, Session{}, ErrNotFound

@@ -54,7 +54,7 @@ var steps = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
 		Back: rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "back"), Amount: rapid.IntRange(0, 11).Draw(t, "amount"),
 		Seed: rapid.Uint64().Draw(t, "seed"),
 	}
-}), 30, 60) // what a failure does not need shrinks to "nothing"
+}), 20, 45) // what a failure does not need shrinks to "nothing"
 
 var modes = rapid.SampledFrom([]sessions.Mode{centralized, cached, cached, replicated, replicated})
 

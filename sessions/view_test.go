@@ -593,3 +593,29 @@ func waitUntil(t testing.TB, fact func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// A proof is dated with the moment before its question: what ended while the
+// answer was on its way is not in it.
+func TestAProofThatTookLongIsAsOldAsItsQuestion(t *testing.T) {
+	copies(t, func(t *testing.T, writer, reader *node) {
+		for wait := range 10 { // wherever in a proof the end comes
+			token, s := open(t, writer.Manager, opening("alice"))
+			heard()
+			find(t, reader, token)
+			reader.link.set(func(l *link) { l.slow = 300 * time.Millisecond })
+			time.Sleep(time.Second + time.Duration(wait)*30*time.Millisecond)
+			reader.link.set(func(l *link) { l.silent = true })
+			if _, err := writer.CloseID(t.Context(), tenant, s.ID); err != nil {
+				t.Fatal(err)
+			}
+			for ended := time.Now(); time.Since(ended) < 2*time.Second; time.Sleep(time.Millisecond) {
+				began := time.Now()
+				if got := find(t, reader, token); got == "live" && began.Sub(ended) > trust {
+					t.Fatalf("accepted %v after its end", began.Sub(ended))
+				}
+			}
+			reader.link.heal()
+			time.Sleep(3 * time.Second)
+		}
+	})
+}

@@ -51,6 +51,7 @@ var plan = map[string][]string{
 	// Exams, and the guests that tests run: imported by tests alone.
 	"plugins/guesttest":    {"sdk/abi"},
 	"plugins/artifacttest": {"plugins", "sdk/abi"},
+	"sessions/history":     {},
 	"sessions/storetest":   {"sessions"},
 	"tenants/sourcetest":   {"tenants"},
 }
@@ -59,12 +60,12 @@ var plan = map[string][]string{
 // exams in cmd/doorward: the server half of etcd stays out of every other test
 // binary.
 var testsMay = map[string][]string{
-	"cmd/doorward":    {"plugins/artifacttest", "plugins/guesttest", "sessions/storetest", "tenants/sourcetest"},
+	"cmd/doorward":    {"plugins/artifacttest", "plugins/guesttest", "sessions/history", "sessions/storetest", "tenants/sourcetest"},
 	"service/web":     {"plugins/guesttest"},
 	"plugins":         {"plugins/artifacttest", "plugins/guesttest"},
 	"plugins/sandbox": {"plugins/guesttest"},
 	"tenants":         {"tenants/sourcetest"},
-	"sessions":        {"sessions/storetest"},
+	"sessions":        {"sessions/history", "sessions/storetest"},
 }
 
 // onlyIn holds what only one room may link: where a technology lives.

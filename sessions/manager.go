@@ -152,16 +152,16 @@ type Opening struct {
 
 // Open makes a session and returns its token, which is nowhere else. When the
 // subject then has more sessions than the policy lets it have, the oldest have
-// ended before Open returns. ErrNotFound when the challenge is no longer
+// ended before Open returns, unless the store fails at that: then the next
+// login ends them. ErrNotFound when the challenge is no longer
 // there, ErrUnavailable when it is not known whether the session was stored.
 func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	now := time.Now().UTC()
 	token := NewToken()
-	s := newSession(o, now)
 	if m.lost() {
 		return Token{}, Session{}, fmt.Errorf("open session: %w", ErrUnavailable)
 	}
-	c := Creation{Digest: token.Digest(o.Tenant), Session: s}
+	c := Creation{Digest: token.Digest(o.Tenant), Session: newSession(o, now)}
 	if !o.Replaces.IsZero() {
 		old := o.Replaces.Digest(o.Tenant)
 		c.Replaces = &old
@@ -169,16 +169,17 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	if !o.Challenge.IsZero() {
 		c.Challenge = &o.Challenge
 	}
-	revision, err := m.create(ctx, c)
+	s, err := m.create(ctx, c)
 	if err != nil {
 		return Token{}, Session{}, err
 	}
-	s.Revision, s.Born = revision, revision
 	if c.Replaces != nil {
-		m.settle(ctx, revision)
+		m.settle(ctx, s.Revision)
 	}
 	if err := m.endOldest(ctx, s, o.Policy.MaxPerSubject); err != nil {
-		return Token{}, Session{}, err
+		// The session is there. To refuse it now would leave it behind, and the
+		// next tries would end others for it; the next login looks again.
+		m.log.Warn("the limit of sessions per subject could not be kept", "session", s.ID, "err", err)
 	}
 	return token, s, nil
 }
@@ -201,18 +202,22 @@ func newSession(o Opening, now time.Time) Session {
 	return s
 }
 
-// create stores c. A try whose outcome is not known is made again, with the
-// same token: the record is the same either way. Not with a challenge, which
-// the first try may have used up.
-func (m *Manager) create(ctx context.Context, c Creation) (int64, error) {
+// create stores c and returns the session as it is then. A try whose outcome is
+// not known is made again, with the same token, so that there is one record
+// either way; but under a new handle: the first may have been seen and ended
+// meanwhile, and must not come back. Not with a challenge, which the first try
+// may have used up.
+func (m *Manager) create(ctx context.Context, c Creation) (Session, error) {
 	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, createTime)
 		revision, err := m.store.Create(once, c)
 		cancel()
 		again := errors.Is(err, ErrUnavailable) && try < createTries && c.Challenge == nil && ctx.Err() == nil && !m.lost()
 		if !again {
-			return revision, err
+			c.Session.Revision, c.Session.Born = revision, revision
+			return c.Session, err
 		}
+		c.Session.ID = NewID(time.Now())
 	}
 }
 
@@ -225,23 +230,43 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	limit = max(limit, 1)
-	n, err := m.store.Count(ctx, s.Tenant, Filter{Subject: s.Subject})
-	if err != nil {
-		return fmt.Errorf("count sessions of subject: %w", err)
+	last := int64(0)
+	for more := true; more; { // again where the limit was lowered by much
+		n, err := m.store.Count(ctx, s.Tenant, Filter{Subject: s.Subject})
+		if err != nil {
+			return fmt.Errorf("count sessions of subject: %w", err)
+		}
+		if n <= limit {
+			break
+		}
+		var list []Session
+		if list, more, err = m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64); err != nil {
+			return fmt.Errorf("list sessions of subject: %w", err)
+		}
+		end := tooMany(list, s, limit)
+		for _, id := range end {
+			revision, _, err := m.store.DeleteID(ctx, s.Tenant, id)
+			if err != nil {
+				return fmt.Errorf("end oldest session: %w", err)
+			}
+			last = max(last, revision)
+		}
+		if len(end) == 0 {
+			break // what is too much is younger: who made it ends it
+		}
 	}
-	if n <= limit {
-		return nil
-	}
-	list, _, err := m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64)
-	if err != nil {
-		return fmt.Errorf("list sessions of subject: %w", err)
-	}
+	m.settle(ctx, last)
+	return nil
+}
+
+// tooMany chooses what must end of a subject's oldest sessions, so that limit of
+// those that were there when s came are left, s among them.
+func tooMany(list []Session, s Session, limit int) (end []ID) {
 	born := s.Born
 	if i := slices.IndexFunc(list, func(other Session) bool { return other.ID == s.ID }); i >= 0 {
 		born = list[i].Born // a create that was tried again was born by its first try
 	}
 	now, live := time.Now(), []Session{}
-	var end []ID
 	for _, other := range list {
 		rotated := !other.IssuedAt.Equal(other.CreatedAt) // then it may be older than its record
 		switch {
@@ -255,16 +280,7 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	for _, old := range live[:max(0, len(live)+1-limit)] {
 		end = append(end, old.ID)
 	}
-	last := int64(0)
-	for _, id := range end {
-		revision, _, err := m.store.DeleteID(ctx, s.Tenant, id)
-		if err != nil {
-			return fmt.Errorf("end oldest session: %w", err)
-		}
-		last = max(last, revision)
-	}
-	m.settle(ctx, last)
-	return nil
+	return end
 }
 
 // Reading says what a Find may rest on.

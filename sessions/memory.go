@@ -167,8 +167,9 @@ func (m *Memory) Create(ctx context.Context, c Creation) (int64, error) {
 	}
 	m.sweep(t, time.Now())
 	c.Session.Born = m.revision
-	if again, ok := t.records[c.Digest]; ok {
+	if again, ok := t.records[c.Digest]; ok { // a second try, under another handle
 		c.Session.Born = again.Born
+		m.drop(t, c.Digest)
 	}
 	m.put(c.Digest, c.Session)
 	return m.revision, nil

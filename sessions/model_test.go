@@ -360,6 +360,7 @@ func (w *world) open(s step, known []*held) error {
 	if replaced != nil {
 		w.over(replaced, err == nil, 0)
 	}
+	kept := err == nil && !w.mayFail(s.Node) // a store that fails may leave the limit to the next login
 	younger, certain := 1, 0
 	if err == nil {
 		certain = 1
@@ -371,7 +372,7 @@ func (w *world) open(s step, known []*held) error {
 		}
 		lives := w.certain(old, now)
 		switch {
-		case certain >= short.MaxPerSubject && err == nil:
+		case certain >= short.MaxPerSubject && kept:
 			w.over(old, true, 0)
 			seen.overLimit.Add(1)
 		case younger >= short.MaxPerSubject:
@@ -383,7 +384,7 @@ func (w *world) open(s step, known []*held) error {
 		}
 	}
 	w.held = append(w.held, h)
-	if err != nil {
+	if !kept {
 		return nil
 	}
 	list, _, err := w.memory.List(w.ctx, o.Tenant, sessions.Filter{Subject: o.Subject}, "", 100)

@@ -106,12 +106,15 @@ func (m *Manager) superseded(ctx context.Context, was Session) (Session, error) 
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	now := time.Now()
+	s, err := m.store.FindID(ctx, was.Tenant, was.ID)
+	if err == nil && !s.Live(now) {
+		err = ErrNotFound // it ended by itself: nobody is to be warned of
+	}
+	if err != nil {
+		return Session{}, err
+	}
 	if now.Before(was.RotatedAt.Add(grace)) {
-		s, err := m.store.FindID(ctx, was.Tenant, was.ID)
-		if err == nil && !s.Live(now) {
-			err = ErrNotFound
-		}
-		return s, err
+		return s, nil
 	}
 	_, found, err := m.store.DeleteID(ctx, was.Tenant, was.ID)
 	if err != nil {

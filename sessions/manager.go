@@ -156,12 +156,10 @@ type Opening struct {
 // login ends them. ErrNotFound when the challenge is no longer
 // there, ErrUnavailable when it is not known whether the session was stored.
 func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
-	now := time.Now().UTC()
-	token := NewToken()
 	if m.lost() {
 		return Token{}, Session{}, fmt.Errorf("open session: %w", ErrUnavailable)
 	}
-	c := Creation{Digest: token.Digest(o.Tenant), Session: newSession(o, now)}
+	c := Creation{Session: newSession(o, time.Now().UTC())}
 	if !o.Replaces.IsZero() {
 		old := o.Replaces.Digest(o.Tenant)
 		c.Replaces = &old
@@ -169,7 +167,7 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	if !o.Challenge.IsZero() {
 		c.Challenge = &o.Challenge
 	}
-	s, err := m.create(ctx, c)
+	token, s, err := m.create(ctx, c)
 	if err != nil {
 		return Token{}, Session{}, err
 	}
@@ -202,22 +200,43 @@ func newSession(o Opening, now time.Time) Session {
 	return s
 }
 
-// create stores c and returns the session as it is then. A try whose outcome is
-// not known is made again, with the same token, so that there is one record
-// either way; but under a new handle: the first may have been seen and ended
-// meanwhile, and must not come back. Not with a challenge, which the first try
-// may have used up.
-func (m *Manager) create(ctx context.Context, c Creation) (Session, error) {
+// create stores c's session and returns it as it is then, with its token. A try
+// whose outcome is not known is made again, as another session: the first may
+// be made yet, long after the one that took its place was revoked (a member
+// that was stopped forwards what it had received), and must bring nothing back
+// that anybody has a token for. Not with a challenge, which the first try may
+// have used up.
+func (m *Manager) create(ctx context.Context, c Creation) (Token, Session, error) {
+	var unknown []ID
 	for try := 1; ; try++ {
+		token := NewToken()
+		c.Digest = token.Digest(c.Session.Tenant)
 		once, cancel := context.WithTimeout(ctx, createTime)
 		revision, err := m.store.Create(once, c)
 		cancel()
+		if err == nil {
+			m.endUnknown(ctx, c.Session.Tenant, unknown)
+			c.Session.Revision, c.Session.Born = revision, revision
+			return token, c.Session, nil
+		}
 		again := errors.Is(err, ErrUnavailable) && try < createTries && c.Challenge == nil && ctx.Err() == nil && !m.lost()
 		if !again {
-			c.Session.Revision, c.Session.Born = revision, revision
-			return c.Session, err
+			return Token{}, Session{}, err
 		}
+		unknown = append(unknown, c.Session.ID)
 		c.Session.ID = NewID(time.Now())
+	}
+}
+
+// endUnknown ends what earlier tries of a create may have made. Nobody has its
+// token; it would stand in its subject's list, and count.
+func (m *Manager) endUnknown(ctx context.Context, tenant string, ids []ID) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	for _, id := range ids {
+		if _, _, err := m.store.DeleteID(ctx, tenant, id); err != nil {
+			m.log.Warn("a session that nobody has the token of may be left", "session", id, "err", err)
+		}
 	}
 }
 
@@ -262,10 +281,6 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 // tooMany chooses what must end of a subject's oldest sessions, so that limit of
 // those that were there when s came are left, s among them.
 func tooMany(list []Session, s Session, limit int) (end []ID) {
-	born := s.Born
-	if i := slices.IndexFunc(list, func(other Session) bool { return other.ID == s.ID }); i >= 0 {
-		born = list[i].Born // a create that was tried again was born by its first try
-	}
 	now, live := time.Now(), []Session{}
 	for _, other := range list {
 		rotated := !other.IssuedAt.Equal(other.CreatedAt) // then it may be older than its record
@@ -273,7 +288,7 @@ func tooMany(list []Session, s Session, limit int) (end []ID) {
 		case other.ID == s.ID:
 		case !other.Live(now):
 			end = append(end, other.ID)
-		case other.Born < born || rotated:
+		case other.Born < s.Born || rotated:
 			live = append(live, other)
 		}
 	}

@@ -167,7 +167,7 @@ func (m *Memory) Create(ctx context.Context, c Creation) (int64, error) {
 	}
 	m.sweep(t, time.Now())
 	c.Session.Born = m.revision
-	if again, ok := t.records[c.Digest]; ok { // a second try, under another handle
+	if again, ok := t.records[c.Digest]; ok { // a second try
 		c.Session.Born = again.Born
 		m.drop(t, c.Digest)
 	}

@@ -347,6 +347,8 @@ func (w *world) open(s step, known []*held) error {
 	began := time.Now()
 	token, got, err := w.nodes[s.Node].Open(w.ctx, o)
 	now := time.Now()
+	// It may be there, with a token that nobody knows.
+	nobodys := sessions.Session{Tenant: o.Tenant, Subject: o.Subject, Verifier: o.Verifier, Idle: short.Idle, ExpiresAt: now.Add(short.Remember)}
 	h := &held{Session: got, doubt: err != nil}
 	switch {
 	case err == nil:
@@ -354,8 +356,11 @@ func (w *world) open(s step, known []*held) error {
 		h.mustLive, h.mustDie = began.Add(h.Idle*9/10), now.Add(h.Idle)
 	case !errors.Is(err, sessions.ErrUnavailable) || !w.mayFail(s.Node):
 		return fmt.Errorf("open: %w", err)
-	default: // it may be there, with a token that nobody knows
-		h.Session = sessions.Session{Tenant: o.Tenant, Subject: o.Subject, Verifier: o.Verifier, Idle: short.Idle, ExpiresAt: now.Add(short.Remember)}
+	default:
+		h.Session = nobodys
+	}
+	if w.mayFail(s.Node) { // and so may two earlier tries
+		w.held = append(w.held, &held{Session: nobodys, doubt: true}, &held{Session: nobodys, doubt: true})
 	}
 	if replaced != nil {
 		w.over(replaced, err == nil, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/doorward/doorward/plugins"
@@ -160,25 +161,55 @@ func (s *Service) RevokeSessions(ctx context.Context, tenantID string, f session
 }
 
 // RevokeEverybody ends every session of every tenant, by one write. How many
-// that were is counted afterwards, as well as it can be.
+// that were is counted afterwards, as well as it can be. Where the store takes
+// no puts, it ends those of one tenant after the other; what it has ended stays
+// ended when it fails half-way.
 func (s *Service) RevokeEverybody(ctx context.Context) (Revoked, error) {
 	revision, err := s.Sessions.RevokeEverybody(ctx)
 	if err != nil {
-		return Revoked{}, fmt.Errorf("revoke every session: %w", err)
+		s.Log.Warn("everybody's sessions could not be ended by one write; ending each tenant's", "err", err)
+		return s.revokeEach(ctx)
 	}
 	done := Revoked{Revision: revision}
-	for after, more := "", true; more; more = after != "" {
-		var page []tenants.Tenant
-		page, after = s.Tenants.List(after, 500)
-		for _, t := range page {
-			n, err := s.Sessions.Count(ctx, t.UUID, sessions.Filter{})
-			if err != nil {
-				return done, nil // they have ended all the same
-			}
-			done.Processed += n
+	for t := range s.everyTenant() {
+		n, err := s.Sessions.Count(ctx, t.UUID, sessions.Filter{})
+		if err != nil {
+			return done, nil // they have ended all the same
 		}
+		done.Processed += n
 	}
 	return done, nil
+}
+
+func (s *Service) revokeEach(ctx context.Context) (Revoked, error) {
+	var all Revoked
+	for t := range s.everyTenant() {
+		done, err := s.revoke(ctx, t.UUID, sessions.Filter{}, "")
+		if err != nil {
+			return Revoked{}, err
+		}
+		all.Processed += done.Processed
+		all.Revision = max(all.Revision, done.Revision)
+		if all.More = done.More; all.More {
+			break
+		}
+	}
+	return all, nil
+}
+
+// everyTenant is each tenant that the registry knows, suspended ones too.
+func (s *Service) everyTenant() iter.Seq[tenants.Tenant] {
+	return func(yield func(tenants.Tenant) bool) {
+		for after, more := "", true; more; more = after != "" {
+			var page []tenants.Tenant
+			page, after = s.Tenants.List(after, 500)
+			for _, t := range page {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // seen waits until this node's registry has what was just written.

@@ -65,6 +65,14 @@ func (s store) RemoveTenant(ctx context.Context, tenant string) error {
 	return s.Memory.RemoveTenant(ctx, tenant)
 }
 
+// BumpEpoch fails as a full etcd does: it takes no puts.
+func (s store) BumpEpoch(ctx context.Context, tenant string, f sessions.Filter) (int64, error) {
+	if s.h.fail == "puts" {
+		return 0, sessions.ErrUnavailable
+	}
+	return s.Memory.BumpEpoch(ctx, tenant, f)
+}
+
 // inHouse runs test with tenants acme (at acme.test too) and other.
 func inHouse(t *testing.T, test func(h *house)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -388,6 +396,21 @@ func TestARevokeEndsWhatItNames(t *testing.T) {
 			h.valid(true, other, elsewhere.Token)
 		}
 	})
+}
+
+func TestEverybodysSessionsEndAlsoWhereNothingCanBePut(t *testing.T) {
+	for _, fail := range []string{"", "puts"} {
+		inHouse(t, func(h *house) {
+			here, elsewhere := h.in(acme, "alice"), h.in(other, "bob")
+			h.fail = fail
+			done, err := h.RevokeEverybody(h.Context())
+			if err != nil || done.More || done.Revision == 0 {
+				h.Fatalf("%q: %+v, %v", fail, done, err)
+			}
+			h.valid(false, acme, here.Token)
+			h.valid(false, other, elsewhere.Token)
+		})
+	}
 }
 
 // A delete that is cut at any step is finished when it is resumed or asked for

@@ -247,8 +247,8 @@ func (v *view) find(d Digest, now time.Time, atLeast int64) (e *entry, known boo
 	if _, ok := r.proven(now, trust); !ok || r.reached.Load() < atLeast {
 		return nil, false
 	}
-	if e, ok := r.entries.get(d); ok {
-		return e, !e.over() && !e.idleEnded(now)
+	if e, ok := r.entries.get(d); ok && !e.over() {
+		return e, !e.idleEnded(now)
 	}
 	_, absent := r.absent.GetIfPresent(d)
 	return nil, absent

@@ -334,7 +334,7 @@ func TestAnEpochEndsWhatIsHeldWithoutTouchingIt(t *testing.T) {
 				t.Errorf("%s: %d held before, %d after", name, held, got)
 			}
 			wants(t, reader, token, "none", 1)
-			wants(t, reader, token, "none", 1) // its entry is still there, and says "ask"
+			wants(t, reader, token, "none", 0) // its entry is still there, and so is the answer
 			later, _ := open(t, writer.Manager, opening("alice"))
 			heard()
 			find(t, reader, later)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/doorward/doorward/sessions"
 )
@@ -64,4 +65,20 @@ func TestACreateThatIsTriedAgainLeavesOneSession(t *testing.T) {
 			t.Errorf("listed %v, %v; opened %v", list, err, s.ID)
 		}
 	}, centralized)
+}
+
+// A copy keeps milliseconds. What the holder is told must not say more.
+func TestASessionIsFoundWithTheTimesItWasOpenedWith(t *testing.T) {
+	copies(t, func(t *testing.T, writer, reader *node) {
+		time.Sleep(1234567 * time.Nanosecond)
+		o := opening("alice")
+		o.Policy.Absolute += 999999 * time.Nanosecond
+		token, opened := open(t, writer.Manager, o)
+		heard()
+		find(t, reader, token)
+		s, err := reader.Find(t.Context(), tenant, token, sessions.Reading{})
+		if err != nil || !s.ExpiresAt.Equal(opened.ExpiresAt) || !s.IdleExpiresAt.Equal(opened.IdleExpiresAt) || !s.CreatedAt.Equal(opened.CreatedAt) {
+			t.Fatalf("found %+v, %v; opened %+v", s, err, opened)
+		}
+	})
 }

@@ -159,7 +159,7 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	if m.lost() {
 		return Token{}, Session{}, fmt.Errorf("open session: %w", ErrUnavailable)
 	}
-	c := Creation{Session: newSession(o, time.Now().UTC())}
+	c := Creation{Session: newSession(o, instant())}
 	if !o.Replaces.IsZero() {
 		old := o.Replaces.Digest(o.Tenant)
 		c.Replaces = &old
@@ -182,16 +182,21 @@ func (m *Manager) Open(ctx context.Context, o Opening) (Token, Session, error) {
 	return token, s, nil
 }
 
+// instant is now as stores and copies keep it, so that a session ends when its
+// holder was told, and not a part of a millisecond before.
+func instant() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
 func newSession(o Opening, now time.Time) Session {
 	lifetime := o.Policy.Absolute
 	if o.Remember {
 		lifetime = o.Policy.Remember
 	}
+	lifetime, idle := lifetime.Truncate(time.Millisecond), o.Policy.Idle.Truncate(time.Millisecond)
 	s := Session{
 		ID: NewID(now), Tenant: o.Tenant, Subject: o.Subject, Claims: o.Claims, AMR: o.AMR,
 		Verifier: o.Verifier, Client: o.Client,
 		AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now, ExpiresAt: now.Add(lifetime),
-		Idle: o.Policy.Idle, Remember: o.Remember,
+		Idle: idle, Remember: o.Remember,
 	}
 	if len(s.Claims) == 0 {
 		s.Claims = json.RawMessage("{}")

@@ -57,7 +57,7 @@ func (m *Manager) rotate(ctx context.Context, tenant string, token Token) (Token
 		}
 		return m.latest(ctx, tenant, token.Successor(was.Salt))
 	}
-	now := time.Now().UTC()
+	now := instant()
 	if !was.Live(now) {
 		return Token{}, Session{}, ErrNotFound
 	}

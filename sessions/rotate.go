@@ -31,10 +31,10 @@ func (m *Manager) Rotate(ctx context.Context, tenant string, token Token) (Token
 		// Unavailable: it may have been written, which the next try will see.
 		// Changed: a renewal or another rotation came first.
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, errChanged)
-		if !again || ctx.Err() != nil {
+		if !again {
 			return next, s, err
 		}
-		if try == rotateTries {
+		if try == rotateTries || ctx.Err() != nil || m.lost() {
 			return Token{}, Session{}, fmt.Errorf("rotate session: %w: %w", ErrUnavailable, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package sessions_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -155,6 +156,30 @@ func TestARenewalDoesNotUndoARotation(t *testing.T) {
 		s, err := n.link.Memory.Find(t.Context(), tenant, old.Digest(tenant))
 		if err != nil || !s.Superseded() {
 			t.Fatalf("the old record is %v, %v", s, err)
+		}
+	}, centralized)
+}
+
+// A rotation that another write outran is "not now", never an error of ours.
+func TestARotationThatCannotWinIsUnavailable(t *testing.T) {
+	inCluster(t, func(t *testing.T, nodes []*node) {
+		n := nodes[0]
+		token, _ := open(t, n.Manager, opening("alice"))
+		ctx, cancel := context.WithCancel(t.Context())
+		n.link.set(func(l *link) {
+			l.found = func(error) { // between its read and its write comes a renewal, and its caller leaves
+				s, err := l.Memory.Find(t.Context(), tenant, token.Digest(tenant))
+				if err == nil {
+					_, err = l.Memory.Touch(t.Context(), token.Digest(tenant), s)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+		if _, _, err := n.Rotate(ctx, tenant, token); !errors.Is(err, sessions.ErrUnavailable) {
+			t.Errorf("rotate: %v", err)
 		}
 	}, centralized)
 }

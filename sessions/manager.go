@@ -530,9 +530,10 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 	for more, n = true, 0; more && n < revokeCall; {
 		step, cancel := context.WithTimeout(ctx, m.timeout)
 		var done int
-		done, more, revision, err = m.store.DeleteAll(step, tenant, f, except, revokeStep)
+		var last int64
+		done, more, last, err = m.store.DeleteAll(step, tenant, f, except, revokeStep)
 		cancel()
-		n += done
+		n, revision = n+done, max(revision, last) // a step that finds nothing writes nothing
 		if err != nil {
 			return n, true, revision, err
 		}

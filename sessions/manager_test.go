@@ -322,3 +322,26 @@ func TestALimitOfNoneIsALimitOfOne(t *testing.T) {
 		}
 	})
 }
+
+// thorough says that there may be more until it has found nothing, as etcd's
+// store does when a record changed under it; and what finds nothing writes
+// nothing, so that it has no revision.
+type thorough struct{ *sessions.Memory }
+
+func (s thorough) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (int, bool, int64, error) {
+	n, _, revision, err := s.Memory.DeleteAll(ctx, tenant, f, except, limit)
+	if n == 0 {
+		return 0, false, 0, err
+	}
+	return n, true, revision, err
+}
+
+func TestARevokeHasTheRevisionOfItsLastWrite(t *testing.T) {
+	store := thorough{sessions.NewMemory()}
+	m := sessions.New(store, store, sessions.Config{})
+	_, s := open(t, m, opening("alice"))
+	n, more, revision, err := m.Revoke(t.Context(), tenant, sessions.Filter{Subject: "alice"}, "")
+	if n != 1 || more || err != nil || revision <= s.Revision {
+		t.Errorf("ended %d, more %v, revision %d, err %v; the session was made at %d", n, more, revision, err, s.Revision)
+	}
+}

@@ -433,10 +433,10 @@ func (m *Manager) Close(ctx context.Context, tenant string, token Token) (int64,
 	if token.IsZero() {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	once, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	d := token.Digest(tenant)
-	revision, found, err := m.store.Delete(ctx, tenant, d)
+	revision, found, err := m.store.Delete(once, tenant, d)
 	if err != nil {
 		return 0, err
 	}
@@ -461,9 +461,9 @@ func (m *Manager) settle(ctx context.Context, revision int64) {
 
 // CloseID ends the session with that handle. ErrNotFound when there is none.
 func (m *Manager) CloseID(ctx context.Context, tenant string, id ID) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	once, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	revision, found, err := m.store.DeleteID(ctx, tenant, id)
+	revision, found, err := m.store.DeleteID(once, tenant, id)
 	if err == nil && !found {
 		err = ErrNotFound
 	}
@@ -566,9 +566,9 @@ func (m *Manager) Count(ctx context.Context, tenant string, f Filter) (int, erro
 
 // RevokeEverybody ends every session of every tenant, by one write.
 func (m *Manager) RevokeEverybody(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	once, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	revision, err := m.store.BumpEpoch(ctx, "", Filter{})
+	revision, err := m.store.BumpEpoch(once, "", Filter{})
 	if err != nil {
 		return 0, err
 	}

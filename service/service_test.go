@@ -346,7 +346,7 @@ func TestALogoutEndsOneSessionAndALoginTheOneItReplaces(t *testing.T) {
 func TestOnesOwnSessionsAreListedAndEnded(t *testing.T) {
 	inHouse(t, func(h *house) {
 		mine, second, third, bobs, elsewhere := h.in(acme, "alice"), h.in(acme, "alice"), h.in(acme, "alice"), h.in(acme, "bob"), h.in(other, "alice")
-		list, current, err := h.OwnSessions(h.Context(), acme, mine.Token)
+		list, current, err := h.OwnSessions(h.Context(), acme, mine.Token, 0)
 		if err != nil || len(list) != 3 || current != mine.Session.ID {
 			h.Fatalf("%d sessions, current %s, %v", len(list), current, err)
 		}
@@ -370,7 +370,7 @@ func TestOnesOwnSessionsAreListedAndEnded(t *testing.T) {
 		if _, own, err := h.EndOwn(h.Context(), acme, mine.Token, mine.Session.ID); err != nil || !own {
 			h.Errorf("end of one's own: own %v, %v", own, err)
 		}
-		_, _, err = h.OwnSessions(h.Context(), acme, mine.Token)
+		_, _, err = h.OwnSessions(h.Context(), acme, mine.Token, 0)
 		h.want(sessions.ErrNotFound, err)
 	})
 }

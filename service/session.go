@@ -53,10 +53,10 @@ func (s *Service) Logout(ctx context.Context, d Door, token sessions.Token) (int
 	return revision, nil
 }
 
-// Sessions lists what the holder of a token has open, and which of them is
-// the token's own.
-func (s *Service) OwnSessions(ctx context.Context, d Door, token sessions.Token) (list []sessions.Session, current sessions.ID, err error) {
-	t, own, err := s.holder(ctx, d, token, sessions.Reading{})
+// OwnSessions lists what the holder of a token has open, and which of them is
+// the token's own. atLeast is as for Validate.
+func (s *Service) OwnSessions(ctx context.Context, d Door, token sessions.Token, atLeast int64) (list []sessions.Session, current sessions.ID, err error) {
+	t, own, err := s.holder(ctx, d, token, sessions.Reading{AtLeast: atLeast})
 	if err != nil {
 		return nil, "", err
 	}

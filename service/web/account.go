@@ -22,7 +22,7 @@ func (s *Server) accountPage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	list, current, err := s.svc.OwnSessions(c.Request().Context(), d, cookieToken(c, d))
+	list, current, err := s.svc.OwnSessions(c.Request().Context(), d, cookieToken(c, d), 0)
 	if errors.Is(err, sessions.ErrNotFound) {
 		return toLogin(c, d)
 	}

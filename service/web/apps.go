@@ -238,8 +238,12 @@ func (s *Server) logout(c echo.Context) error {
 }
 
 func (s *Server) ownSessions(c echo.Context) error {
+	atLeast, err := minRevision(c)
+	if err != nil {
+		return err
+	}
 	d := doorOf(c)
-	list, current, err := s.svc.OwnSessions(c.Request().Context(), d, bearer(c, d))
+	list, current, err := s.svc.OwnSessions(c.Request().Context(), d, bearer(c, d), atLeast)
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ func TestWhatIsRefusedAndHow(t *testing.T) {
 		{"two Authorization headers", "GET /t/acme/v1/session", "", []string{"Authorization", "Bearer " + token, "Authorization", "Bearer " + token}, 400, "invalid"},
 		{"a suspended tenant's session", "GET /t/closed/v1/session", "", []string{"Authorization", "Bearer " + token}, 401, "no_session"},
 		{"a revision ahead of the store", "GET /t/acme/v1/session", "", []string{"Authorization", "Bearer " + token, "Doorward-Min-Revision", "999999"}, 400, "invalid"},
+		{"a list that is ahead of the store", "GET /t/acme/v1/sessions", "", []string{"Authorization", "Bearer " + token, "Doorward-Min-Revision", "999999"}, 400, "invalid"},
 		{"a revision that is none", "GET /t/acme/v1/session", "", []string{"Doorward-Min-Revision", "new"}, 400, "invalid"},
 		{"two revisions", "GET /t/acme/v1/session", "", []string{"Doorward-Min-Revision", "1", "Doorward-Min-Revision", "1"}, 400, "invalid"},
 		{"sessions of nobody", "GET /t/acme/v1/sessions", "", nil, 401, "no_session"},

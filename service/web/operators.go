@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -426,6 +427,8 @@ func noSuchSession(err error) error {
 	return err
 }
 
+var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
 func (s *Server) revokeSessions(c echo.Context) error {
 	var body struct {
 		Subject  *string `json:"subject"`
@@ -450,6 +453,9 @@ func (s *Server) revokeSessions(c echo.Context) error {
 	}
 	if chosen != 1 || !body.All && f == (sessions.Filter{}) {
 		return unacceptable("subject, verifier or all", `takes exactly one of {"subject":"…"}, {"verifier":"sha256:…"} and {"all":true}`)
+	}
+	if body.Verifier != nil && !digestForm.MatchString(f.Digest) { // else anything becomes a key that each read of a session meets
+		return unacceptable("verifier", `must be "sha256:" and 64 hex digits`)
 	}
 	done, err := s.svc.RevokeSessions(c.Request().Context(), c.Param("tenant"), f)
 	if err != nil {

@@ -208,7 +208,7 @@ func TestOperatorsEndSessions(t *testing.T) {
 	if in(alice) != 401 || in(alice2) != 200 || in(bob) != 200 {
 		t.Error("one session was to end")
 	}
-	for _, body := range []string{`{}`, `{"all":false}`, `{"subject":""}`, `{"subject":"alice","all":true}`, `{"subject":"alice","verifier":"sha256:abc"}`} {
+	for _, body := range []string{`{}`, `{"all":false}`, `{"subject":""}`, `{"subject":"alice","all":true}`, `{"subject":"alice","verifier":"` + deciding + `"}`, `{"verifier":"sha256:abc"}`, `{"verifier":"x"}`} {
 		s.operate("POST /tenants/acme/sessions/revoke", body).is(422, "invalid")
 	}
 	if got := s.operate("POST /tenants/acme/sessions/revoke", `{"subject":"alice"}`).is(200, ""); got.field("processed") != "1" || got.field("more") != "false" {
@@ -218,11 +218,11 @@ func TestOperatorsEndSessions(t *testing.T) {
 		t.Error("alice's sessions were to end")
 	}
 	s.operate("POST /tenants/other/sessions/revoke", `{"all":true}`).is(200, "")
-	s.operate("POST /tenants/acme/sessions/revoke", `{"verifier":"sha256:else"}`).is(200, "")
+	s.operate("POST /tenants/acme/sessions/revoke", `{"verifier":"`+strings.Replace(deciding, "ab", "cd", 1)+`"}`).is(200, "")
 	if in(bob) != 200 {
 		t.Error("another's revoke ended bob's session")
 	}
-	s.operate("POST /tenants/acme/sessions/revoke", `{"verifier":"sha256:abc"}`).is(200, "")
+	s.operate("POST /tenants/acme/sessions/revoke", `{"verifier":"`+deciding+`"}`).is(200, "")
 	if in(bob) != 401 {
 		t.Error("bob's verifier was to be revoked")
 	}

@@ -22,6 +22,9 @@ import (
 	"github.com/doorward/doorward/tenants/seal"
 )
 
+// deciding is the digest of the verifier that decides here.
+var deciding = "sha256:" + strings.Repeat("ab", 32)
+
 // site is both listeners over Memory, with a func that decides logins.
 type site struct {
 	testing.TB
@@ -93,7 +96,7 @@ var appKey = tenants.NewKeySecret()
 // decide knows what each user's login comes to: the password is "right", and
 // some names stand for trouble.
 func decide(_ context.Context, c plugins.Call) (plugins.Answer, error) {
-	out := plugins.Answer{Version: 1, Digest: "sha256:abc"}
+	out := plugins.Answer{Version: 1, Digest: deciding}
 	name := c.Request.Credential.Text("username")
 	switch {
 	case c.Request.State != nil && c.Request.Credential.Text("code") == "123456":

@@ -25,7 +25,7 @@ var plan = map[string][]string{
 
 	"plugins":         {"plugins/egress", "plugins/sandbox", "sdk/abi"},
 	"plugins/sandbox": {"sdk/abi"},
-	"plugins/egress":  {},                         // whoever may reach the network for strangers can be read alone
+	"plugins/egress":  {},                          // whoever may reach the network for strangers can be read alone
 	"plugins/etcd":    {"plugins", "tenants/seal"}, // seal: what verifiers keep may be a secret
 
 	"tenants":      {},

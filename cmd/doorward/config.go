@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/doorward/doorward/plugins/egress"
 )
 
 // config is every setting of a server. What a later source says wins: the
@@ -31,6 +33,12 @@ type config struct {
 	Sessions struct {
 		Mode string `yaml:"mode"` // "centralized" (default) or "memory"
 	} `yaml:"sessions"`
+	Plugins struct {
+		Egress struct {
+			Ports []uint16 `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
+			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
+		} `yaml:"egress"`
+	} `yaml:"plugins"`
 	Log struct {
 		Level  string `yaml:"level"`  // debug, info (default), warn, error
 		Format string `yaml:"format"` // json or text
@@ -65,8 +73,10 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) {
 			*to = value
 		}
 	}
-	if value, ok := lookup("DOORWARD_TRUSTED_PROXIES"); ok {
-		c.TrustedProxies = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+	for name, to := range map[string]*[]string{"TRUSTED_PROXIES": &c.TrustedProxies, "PLUGINS_EGRESS_ALLOW": &c.Plugins.Egress.Allow} {
+		if value, ok := lookup("DOORWARD_" + name); ok {
+			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+		}
 	}
 }
 
@@ -108,6 +118,9 @@ func (c *config) check() error {
 	}
 	if _, err := c.proxies(); err != nil {
 		return usage(err)
+	}
+	if _, err := egress.New(egress.Config{Allow: c.Plugins.Egress.Allow}); err != nil {
+		return usage(fmt.Errorf("plugins.%w", err))
 	}
 	var missing []string
 	for _, l := range []struct{ name, address string }{{"listen", c.Listen}, {"admin_listen", c.AdminListen}} {

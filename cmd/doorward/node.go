@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/doorward/doorward/plugins"
+	"github.com/doorward/doorward/plugins/egress"
 	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
 	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/service"
@@ -145,7 +146,14 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 		return nil, err
 	}
 	n.artifacts = pluginsetcd.New(member.Client())
-	host := plugins.NewHost(n.pool, plugins.Settings{Config: n.configValue, Secret: n.secretValue}, log)
+	outbound, err := egress.New(egress.Config{Ports: c.Plugins.Egress.Ports, Allow: c.Plugins.Egress.Allow})
+	if err != nil {
+		return nil, err
+	}
+	host := plugins.NewHost(n.pool, plugins.Settings{
+		Config: n.configValue, Secret: n.secretValue,
+		KV: pluginsetcd.NewKV(member.Client(), n.source.Keys, 0), Egress: outbound,
+	}, log)
 	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
 
 	n.service = &service.Service{

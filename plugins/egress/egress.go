@@ -97,7 +97,7 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	for _, host := range cfg.Allow {
 		if _, _, err := ParseHost(host); err != nil {
-			return nil, fmt.Errorf("egress: allow: %w", err)
+			return nil, fmt.Errorf("egress.allow: %w", err)
 		}
 	}
 	if cfg.Ports == nil {

@@ -63,13 +63,15 @@ func (b *bench) run(grants abi.Grants, module []byte, nowMS int64) outcome {
 func (b *bench) ask(calls *hostCalls, grants abi.Grants, module []byte, nowMS int64) outcome {
 	b.Helper()
 	v := Version{
-		Number: 1, Name: "probe", Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Profile: "core", Grants: grants,
+		Number: 1, Name: "probe", Digest: digestOf(module), Profile: "core", Grants: grants,
 		Limits: abi.Limits{WallMS: 5000, MemoryMiB: 32},
 	}
 	calls.host, calls.tenant, calls.version = b.host, b.tenant, v
 	request := abi.Request{ABI: abi.Version, Method: "password", NowMS: nowMS}
 	return b.host.run(b.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
 }
+
+func digestOf(module []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(module)) }
 
 var failed = regexp.MustCompile(`(?s)the guest failed with code (-?\d+): ?(.*); stack: `)
 
@@ -441,7 +443,7 @@ func TestACodeIsGoodOnce(t *testing.T) {
 	}
 	// A try and a vector spend nobody's code.
 	module := guesttest.Calls(abi.FuncTOTPVerify, 1, rfcSecret, "081804").Module()
-	v := Version{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Profile: "core", Grants: everything, Limits: abi.Limits{WallMS: 5000, MemoryMiB: 32}}
+	v := Version{Digest: digestOf(module), Profile: "core", Grants: everything, Limits: abi.Limits{WallMS: 5000, MemoryMiB: 32}}
 	for range 2 {
 		trace, err := b.host.trace(t.Context(), "a", v, abi.Request{NowMS: 1111111109_000}, func(context.Context) ([]byte, error) { return module, nil })
 		if err != nil || !strings.Contains(trace.Error, "failed with code 1:") {

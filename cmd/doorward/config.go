@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -35,7 +36,7 @@ type config struct {
 	} `yaml:"sessions"`
 	Plugins struct {
 		Egress struct {
-			Ports []uint16 `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
+			Ports []string `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
 			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
 		} `yaml:"egress"`
 	} `yaml:"plugins"`
@@ -73,7 +74,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) {
 			*to = value
 		}
 	}
-	for name, to := range map[string]*[]string{"TRUSTED_PROXIES": &c.TrustedProxies, "PLUGINS_EGRESS_ALLOW": &c.Plugins.Egress.Allow} {
+	for name, to := range map[string]*[]string{"TRUSTED_PROXIES": &c.TrustedProxies, "PLUGINS_EGRESS_PORTS": &c.Plugins.Egress.Ports, "PLUGINS_EGRESS_ALLOW": &c.Plugins.Egress.Allow} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 		}
@@ -119,8 +120,8 @@ func (c *config) check() error {
 	if _, err := c.proxies(); err != nil {
 		return usage(err)
 	}
-	if _, err := egress.New(egress.Config{Allow: c.Plugins.Egress.Allow}); err != nil {
-		return usage(fmt.Errorf("plugins.%w", err))
+	if _, err := c.outbound(); err != nil {
+		return usage(err)
 	}
 	var missing []string
 	for _, l := range []struct{ name, address string }{{"listen", c.Listen}, {"admin_listen", c.AdminListen}} {
@@ -178,6 +179,23 @@ func (c *config) logLevel() (slog.Level, error) {
 		return 0, fmt.Errorf("log.level is %q; it may be debug, info, warn or error", c.Log.Level)
 	}
 	return level, nil
+}
+
+// outbound is what verifiers may reach by HTTP.
+func (c *config) outbound() (*egress.Client, error) {
+	cfg := egress.Config{Allow: c.Plugins.Egress.Allow}
+	for _, text := range c.Plugins.Egress.Ports {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return nil, fmt.Errorf("plugins.egress.ports holds %q; it takes ports from 1 to 65535", text)
+		}
+		cfg.Ports = append(cfg.Ports, uint16(port))
+	}
+	client, err := egress.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("plugins.%w; it takes exact host:port", err)
+	}
+	return client, nil
 }
 
 func (c *config) proxies() ([]netip.Prefix, error) {

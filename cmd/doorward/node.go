@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/doorward/doorward/plugins"
-	"github.com/doorward/doorward/plugins/egress"
 	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
 	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/service"
@@ -146,7 +145,7 @@ func assemble(c config, member *cluster.Member, log *slog.Logger) (*node, error)
 		return nil, err
 	}
 	n.artifacts = pluginsetcd.New(member.Client())
-	outbound, err := egress.New(egress.Config{Ports: c.Plugins.Egress.Ports, Allow: c.Plugins.Egress.Allow})
+	outbound, err := c.outbound()
 	if err != nil {
 		return nil, err
 	}

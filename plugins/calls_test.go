@@ -378,6 +378,29 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// A key is the tenant's word, and is read in the server's own process.
+func FuzzSignature(f *testing.F) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		f.Fatal(err)
+	}
+	edPublic, _, _ := ed25519.GenerateKey(rand.Reader)
+	ecKey, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	for alg, public := range map[int64]any{abi.SigRS256: &key.PublicKey, abi.SigPS256: &key.PublicKey, abi.SigEd25519: edPublic, abi.SigES256: &ecKey.PublicKey, abi.SigES256DER: &ecKey.PublicKey} {
+		der, err := x509.MarshalPKIXPublicKey(public)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(alg, der, []byte("message"), make([]byte, 256))
+		f.Add(alg, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), []byte("message"), make([]byte, 64))
+	}
+	f.Fuzz(func(t *testing.T, alg int64, key, message, signature []byte) {
+		if code := verifySignature(alg, key, message, signature); code > 1 {
+			t.Errorf("%d", code)
+		}
+	})
+}
+
 func TestTOTP(t *testing.T) {
 	key, ok := totpKey(rfcSecret)
 	if !ok {
@@ -578,6 +601,9 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: the tenant is not told why", name)
 		}
 	}
+	if egress.MaxBody != abi.MaxHTTPBody {
+		t.Errorf("the contract says %d bytes, egress %d", abi.MaxHTTPBody, egress.MaxBody)
+	}
 	// An upload's vectors make no connections.
 	before := connections.Load()
 	out := b.ask(&hostCalls{kv: NewMemoryKV(0), offline: true}, grants, guesttest.Calls(abi.FuncHTTPFetch, 1, `{"url":"http://`+host+`/"}`).Module(), 0)
@@ -600,5 +626,20 @@ func TestSecretsAreStruckOutOfLogs(t *testing.T) {
 	b := newBench(t, Settings{})
 	if _, text := b.call(everything, abi.FuncSecretGet, "PEPPER"); text != "redacted" {
 		t.Errorf("a guest that fails with its secret: %q", text)
+	}
+}
+
+func TestARemovedTenantKeepsNothing(t *testing.T) {
+	c := newCatalog(t)
+	s := Slot{Tenant: "a", Verifier: "v", Namespace: "ns", Key: "k"}
+	kv := c.host.settings.KV
+	if err := kv.Put(t.Context(), s, []byte("v"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RemoveTenant(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := kv.Get(t.Context(), s); err != nil || got != nil {
+		t.Errorf("%q, %v", got, err)
 	}
 }

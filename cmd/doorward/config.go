@@ -13,10 +13,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/doorward/doorward/plugins/egress"
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 // config is every setting of a server. What a later source says wins: the
@@ -183,7 +185,7 @@ func (c *config) logLevel() (slog.Level, error) {
 
 // outbound is what verifiers may reach by HTTP.
 func (c *config) outbound() (*egress.Client, error) {
-	cfg := egress.Config{Allow: c.Plugins.Egress.Allow}
+	cfg := egress.Config{Allow: c.Plugins.Egress.Allow, Timeout: abi.HTTPTimeoutMS * time.Millisecond}
 	for _, text := range c.Plugins.Egress.Ports {
 		port, err := strconv.ParseUint(text, 10, 16)
 		if err != nil || port == 0 {

@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -653,4 +654,36 @@ func TestAHostHasOneSpelling(t *testing.T) {
 	if _, err := egress.New(egress.Config{Allow: []string{"10.0.0.0/8"}}); err == nil {
 		t.Error("an operator's entry that is no host:port is taken")
 	}
+}
+
+// Whatever is accepted is a host in its one spelling, and the message that is
+// made of it says the same.
+func FuzzURL(f *testing.F) {
+	for _, seed := range []string{"https://idp.acme.test/", "https://idp.acme.test:443/a?b=c", "http://1.2.3.4/", "https://[2001:db8::1]:443", "https://a@b/", "https://a%00/", "https://a:1/\\b", "https:a", "https://127.1/"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, url string) {
+		hostport, message, err := egress.Message(t.Context(), egress.Request{URL: url})
+		if err != nil {
+			if !errors.Is(err, egress.ErrRequest) {
+				t.Fatalf("%q: %v", url, err)
+			}
+			return
+		}
+		if _, _, err := egress.ParseHost(hostport); err != nil {
+			t.Fatalf("%q goes to %q: %v", url, hostport, err)
+		}
+		var wire bytes.Buffer
+		if err := message.Write(&wire); err != nil {
+			t.Fatalf("%q: %v", url, err)
+		}
+		read, err := http.ReadRequest(bufio.NewReader(&wire))
+		if err != nil {
+			t.Fatalf("%q is sent as %q: %v", url, wire.String(), err)
+		}
+		host := strings.TrimSuffix(strings.TrimSuffix(hostport, ":443"), ":80")
+		if read.Host != host && read.Host != hostport || read.URL.Host != "" || len(read.Header) != 1 {
+			t.Fatalf("%q is sent to %q (%q) with %v, not to %q", url, read.Host, read.URL.Host, read.Header, hostport)
+		}
+	})
 }

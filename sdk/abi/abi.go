@@ -114,7 +114,7 @@ const (
 	DefaultHTTPCalls = 2          // http_fetch, a call, when the manifest says none
 	MaxHTTPCalls     = 5          // that a manifest may ask for
 	MaxHTTPBody      = 1 << 20    // bytes of an answer to http_fetch, decoded
-	HTTPTimeoutMS    = 3000       // of one http_fetch, all in all
+	HTTPTimeoutMS    = 3000       // of one http_fetch, all in all, inside the wall limit
 	MaxSubject       = 256        // printable characters
 	MaxClaims        = 8 << 10    // bytes of JSON
 	MaxDepth         = 8          // nesting of the verdict

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -64,7 +65,7 @@ func (b *bench) ask(calls *hostCalls, grants abi.Grants, module []byte, nowMS in
 	b.Helper()
 	v := Version{
 		Number: 1, Name: "probe", Digest: digestOf(module), Profile: "core", Grants: grants,
-		Limits: abi.Limits{WallMS: 5000, MemoryMiB: 32},
+		Limits: abi.Limits{WallMS: 60_000, MemoryMiB: 32}, // a busy machine is no failure
 	}
 	calls.host, calls.tenant, calls.version = b.host, b.tenant, v
 	request := abi.Request{ABI: abi.Version, Method: "password", NowMS: nowMS}
@@ -153,14 +154,28 @@ func TestEveryFunctionHasABudget(t *testing.T) {
 		if budget == 0 {
 			budget = abi.MaxHostCalls
 		}
-		for times, over := range map[int]bool{budget: false, budget + 1: true} {
-			out := b.run(grants, guesttest.Calls(f.name, times, f.args...).Module(), 59_000)
-			if code, text := got(out); (code == abi.ErrQuota) != over || code == -1000 {
-				t.Errorf("%s, %d times: %d %q", f.name, times, code, text)
+		out := b.run(grants, guesttest.Calls(f.name, budget+1, f.args...).Module(), 59_000)
+		if code, text := got(out); code != abi.ErrQuota {
+			t.Errorf("%s, %d times and once more: %d %q", f.name, budget, code, text)
+		}
+		for n, made := range out.HostCalls {
+			if over := n >= budget; (made.Result == abi.ErrQuota) != over {
+				t.Errorf("%s, call %d of %d: %d", f.name, n+1, budget, made.Result)
 			}
-			if len(out.HostCalls) > abi.MaxHostCalls {
-				t.Errorf("%s: %d calls came through", f.name, len(out.HostCalls))
-			}
+		}
+		if n := len(out.HostCalls); n < budget || n > abi.MaxHostCalls {
+			t.Errorf("%s: %d calls came through", f.name, n)
+		}
+	}
+}
+
+// lastText is f's arguments with another in the place of the last byte string.
+func lastText(args []any, other any) []any {
+	args = slices.Clone(args)
+	for i := len(args) - 1; ; i-- {
+		if _, isText := args[i].(string); isText {
+			args[i] = other
+			return args
 		}
 	}
 }
@@ -169,15 +184,8 @@ func TestNoArgumentIsTakenThatIsTooLarge(t *testing.T) {
 	b := newBench(t, Settings{})
 	long := strings.Repeat("x", abi.MaxArgument+1)
 	for _, f := range granted {
-		for i, a := range f.args {
-			if _, isText := a.(string); !isText {
-				continue
-			}
-			args := append([]any{}, f.args...)
-			args[i] = long
-			if code, text := b.call(everything, f.name, args...); code != abi.ErrTooLarge {
-				t.Errorf("%s, argument %d: %d %.50q", f.name, i, code, text)
-			}
+		if code, text := b.call(everything, f.name, lastText(f.args, long)...); code != abi.ErrTooLarge {
+			t.Errorf("%s: %d %.50q", f.name, code, text)
 		}
 	}
 	for _, c := range []struct {
@@ -200,19 +208,12 @@ func TestNoArgumentIsTakenThatIsTooLarge(t *testing.T) {
 func TestAPointerOutsideTrapsInEveryFunction(t *testing.T) {
 	b := newBench(t, Settings{})
 	for _, f := range granted {
-		for i, a := range f.args {
-			if _, isText := a.(string); !isText {
-				continue
-			}
-			args := append([]any{}, f.args...)
-			args[i] = guesttest.Outside{}
-			out := b.run(everything, guesttest.Calls(f.name, 1, args...).Module(), 59_000)
-			if want := f.name + ": pointer 4294967288 with length 16 is outside"; !strings.Contains(out.Error, want) {
-				t.Errorf("argument %d: %q, want %q", i, out.Error, want)
-			}
-			if len(out.HostCalls) > 0 {
-				t.Errorf("%s came through all the same", f.name)
-			}
+		out := b.run(everything, guesttest.Calls(f.name, 1, lastText(f.args, guesttest.Outside{})...).Module(), 59_000)
+		if want := f.name + ": pointer 4294967288 with length 16 is outside"; !strings.Contains(out.Error, want) {
+			t.Errorf("%q, want %q", out.Error, want)
+		}
+		if len(out.HostCalls) > 0 {
+			t.Errorf("%s came through all the same", f.name)
 		}
 	}
 }

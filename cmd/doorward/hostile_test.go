@@ -109,7 +109,7 @@ func TestAVerifierReachesNothingInside(t *testing.T) {
 	_, port, _ := strings.Cut(strings.TrimPrefix(s.admin, "http://"), ":")
 	for i, c := range []struct{ host, url, want string }{
 		{"127.0.0.1:443", "https://127.0.0.1/", "http_fetch: upstream failed: 127.0.0.1 is at an address that verifiers may not reach"},
-		{"localhost:8443", "https://localhost:8443/", "is at an address that verifiers may not reach"},
+		{"127.0.0.1:8443", "https://127.0.0.1:8443/", "is at an address that verifiers may not reach"},
 		{"127.0.0.1:" + port, "http://127.0.0.1:" + port + "/metrics", "host not allowed"},
 		{"169.254.169.254:443", "https://169.254.169.254/", "is at an address that verifiers may not reach"},
 	} {

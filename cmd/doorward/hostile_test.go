@@ -109,6 +109,30 @@ func TestAHostileVerifierCostsOnlyItsOwnLogins(t *testing.T) {
 	}
 }
 
+// A verifier that asked for the server's own addresses in its manifest does not
+// reach them; its tenant's log says why, and no address that was not known.
+func TestAVerifierReachesNothingInside(t *testing.T) {
+	s := newSite(t)
+	_, port, _ := strings.Cut(strings.TrimPrefix(s.admin, "http://"), ":")
+	for i, c := range []struct{ host, url, want string }{
+		{"127.0.0.1:443", "https://127.0.0.1/", "http_fetch: upstream failed: 127.0.0.1 is at an address that verifiers may not reach"},
+		{"127.0.0.1:8443", "https://127.0.0.1:8443/", "is at an address that verifiers may not reach"},
+		{"127.0.0.1:" + port, "http://127.0.0.1:" + port + "/metrics", "host not allowed"},
+		{"169.254.169.254:443", "https://169.254.169.254/", "is at an address that verifiers may not reach"},
+	} {
+		g := guesttest.Calls(abi.FuncHTTPFetch, 1, `{"url":"`+c.url+`"}`)
+		g.Manifest = fmt.Appendf(nil, `{"abi":1,"grants":{"http":{"hosts":[%q]}}}`, c.host)
+		tenant := fmt.Sprint("inside", i)
+		s.tenant(tenant, g.Module())
+		if got, err := s.login(tenant, "alice", "x"); err != nil || got.status != 503 {
+			t.Errorf("%s: %d %s %v", c.url, got.status, got.body, err)
+		}
+		if logs := s.operate(200, "GET /tenants/"+tenant+"/verifiers/logs", nil); !strings.Contains(string(logs.body), c.want) {
+			t.Errorf("%s: %s, want %q", c.url, logs.body, c.want)
+		}
+	}
+}
+
 // A verifier that writes a gigabyte of logs is cut and still answers.
 func TestAGigabyteOfLogsIsCut(t *testing.T) {
 	s := newSite(t)

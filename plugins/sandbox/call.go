@@ -42,8 +42,9 @@ type Call struct {
 	Module func(ctx context.Context) ([]byte, error)
 
 	// Host answers a granted function, in the parent. name is the function's
-	// abi name, args are the byte strings of its (pointer, length) pairs in
-	// order, copied out of the guest. A result of 0 or more with bytes keeps the
+	// abi name, args are its arguments in order: byte strings copied out of the
+	// guest, and numbers for Number. A worker that was taken over may send
+	// anything. A result of 0 or more with bytes keeps the
 	// bytes for result_read and hands the guest their length; without bytes (nil)
 	// it hands the guest the number itself. ctx ends with the wall limit.
 	Host func(ctx context.Context, name string, args [][]byte) (code int32, result []byte)

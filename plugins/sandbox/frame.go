@@ -104,6 +104,10 @@ func (f frame) need(n int) error {
 
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 
+// Number reads an argument of a granted function that is a number; 0 when it is
+// none.
+func Number(argument []byte) int64 { return parseNumber(argument) }
+
 func parseNumber(b []byte) int64 {
 	if len(b) != 8 {
 		return 0

@@ -74,9 +74,9 @@ func reply(stack []uint64, n int32) { stack[0] = api.EncodeI32(n) }
 // hostFunc is a function of module doorward_v1, nil when there is none by that
 // name. stack holds the parameters and takes the result.
 func hostFunc(name string) api.GoModuleFunc {
-	if pairs, ok := granted[name]; ok {
+	if takes, ok := granted[name]; ok {
 		return func(ctx context.Context, m api.Module, stack []uint64) {
-			reply(stack, runOf(ctx).grantedCall(m, name, pairs, stack))
+			reply(stack, runOf(ctx).grantedCall(m, name, takes, stack))
 		}
 	}
 	switch name {
@@ -141,21 +141,29 @@ func (r *run) write(name string, piece []byte) {
 	r.output = append(r.output, piece...)
 }
 
-// maxArgument bounds one byte string handed to the parent.
-const maxArgument = 64 << 10
-
 // grantedCall asks the parent, who knows what is granted, and waits.
-func (r *run) grantedCall(m api.Module, name string, pairs int, stack []uint64) int32 {
+func (r *run) grantedCall(m api.Module, name, takes string, stack []uint64) int32 {
 	if r.hostCalls++; r.hostCalls > abi.MaxHostCalls {
 		return abi.ErrQuota
 	}
 	ask := frame{kindHost, [][]byte{[]byte(name)}}
-	for i := range pairs {
-		argument := view(m, name, stack[2*i], stack[2*i+1])
-		if len(argument) > maxArgument {
-			return abi.ErrTooLarge
+	tooLarge := false
+	for _, kind := range takes {
+		if kind == 'n' {
+			ask.args = append(ask.args, number(int64(api.DecodeI32(stack[0]))))
+			stack = stack[1:]
+			continue
 		}
+		argument := view(m, name, stack[0], stack[1])
+		tooLarge = tooLarge || len(argument) > abi.MaxArgument
 		ask.args = append(ask.args, argument)
+		stack = stack[2:]
+	}
+	switch {
+	case tooLarge:
+		return abi.ErrTooLarge
+	case !r.asked && name != abi.FuncConfigGet:
+		return abi.ErrNotDuringInit
 	}
 	answer, err := r.exchange(ask)
 	if err != nil {

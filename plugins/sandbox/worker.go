@@ -149,6 +149,7 @@ type run struct {
 	log       logBuffer
 	ticks     time.Duration // how far the frozen clock was moved by being read or slept on
 	hostCalls int
+	asked     bool // it is being asked, and no longer made ready
 	memoryKiB int
 	broken    error // the parent cannot be spoken to
 }
@@ -176,6 +177,7 @@ func (r *run) run(ctx context.Context, m *module) error {
 	defer instance.Close(ctx)
 	defer func() { r.memoryKiB = int(instance.Memory().Size() / 1024) }()
 	if r.stdio {
+		r.asked = true
 		_, err := instance.ExportedFunction(abi.ExportStart).Call(ctx)
 		var left *exit
 		if errors.As(err, &left) && left.code == 0 {
@@ -191,6 +193,7 @@ func (r *run) run(ctx context.Context, m *module) error {
 	if err := r.ask(ctx, instance, abi.ExportInit, 0); err != nil {
 		return err
 	}
+	r.asked = true
 	return r.ask(ctx, instance, abi.ExportVerify, uint64(len(r.input)))
 }
 

@@ -26,6 +26,7 @@ var plan = map[string][]string{
 	"plugins":         {"plugins/sandbox", "sdk/abi"},
 	"plugins/sandbox": {"sdk/abi"},
 	"plugins/etcd":    {"plugins"},
+	"plugins/wasm":    {},
 
 	"tenants":      {},
 	"tenants/etcd": {"tenants", "tenants/seal"},
@@ -57,6 +58,7 @@ var testsMay = map[string][]string{
 	"service/web":     {"plugins/guesttest"},
 	"plugins":         {"plugins/artifacttest", "plugins/guesttest"},
 	"plugins/sandbox": {"plugins/guesttest"},
+	"plugins/wasm":    {"plugins/guesttest", "sdk/abi"},
 	"tenants":         {"tenants/sourcetest"},
 	"sessions":        {"sessions/storetest"},
 }

@@ -98,8 +98,7 @@ func (r *reader) locals() uint32 {
 type instruction struct {
 	op     int    // with misc added after the prefix
 	at     int    // where it begins
-	x      uint32 // its index, or label; the farthest of a br_table's labels
-	t      Type   // of a block
+	x      uint32 // its index, or label; br_table's labels are in reader.targets
 	blocks uint64 // that it opens, or may go to by table
 }
 
@@ -133,7 +132,7 @@ func (r *reader) instruction(b *body) (i instruction) {
 			r.nesting = r.nesting[:len(r.nesting)-1]
 		}
 	case blockType:
-		i.t = r.blockType()
+		r.blockType()
 		i.blocks = 1
 		r.open(i)
 	case label:
@@ -141,15 +140,20 @@ func (r *reader) instruction(b *body) (i instruction) {
 	case labels:
 		n := r.count("branch table entries", r.limits.BranchTable)
 		i.blocks = uint64(n)
+		r.targets = r.targets[:0]
 		for range n + 1 {
-			if i.x = max(i.x, r.label()); r.err != nil {
+			l := r.label()
+			if r.err != nil {
 				return i
 			}
+			r.targets = append(r.targets, l)
 		}
 		r.m.Counts.BranchTable = max(r.m.Counts.BranchTable, n)
 	case function:
 		i.x = r.functionIndex()
-		b.calls = true // ref.func too: it leaves compiled code
+		// A host function calls nothing of the guest's, so calling one is no way
+		// to get deeper.
+		b.calls = b.calls || i.op == opCall && int(i.x) >= r.m.imported
 	case typeAndTable:
 		i.x = r.typeIndex()
 		r.tableIndex()
@@ -255,33 +259,16 @@ func (r *reader) open(i instruction) {
 	c.LoopNesting = max(c.LoopNesting, f.loops)
 }
 
-func (r *reader) blockType() Type {
+func (r *reader) blockType() {
 	at := r.at
-	if at < r.end {
-		switch b := r.b[at]; {
-		case b == blockVoid:
-			r.at++
-			return Type{}
-		case ValueType(b).known():
-			r.at++
-			return Type{Results: singles[b]}
-		}
+	if at < r.end && (r.b[at] == blockVoid || ValueType(r.b[at]).known()) {
+		r.at++
+		return
 	}
-	index := r.signed(33)
-	if index < 0 || index >= int64(len(r.m.types)) {
+	if index := r.signed(33); index < 0 || index >= int64(len(r.m.types)) {
 		r.fail(at, "a block's type is %d; there are %d types", index, len(r.m.types))
-		return Type{}
 	}
-	return r.m.types[index]
 }
-
-// singles are the results of blocks with one.
-var singles = func() (s [256][]ValueType) {
-	for _, t := range []ValueType{I32, I64, F32, F64, FuncRef, ExternRef} {
-		s[t] = []ValueType{t}
-	}
-	return s
-}()
 
 func (r *reader) label() uint32 {
 	at := r.at

@@ -11,3 +11,9 @@ func Parse(b []byte, limits Limits) (*Module, error) {
 	}
 	return r.m, nil
 }
+
+// HasMemory tells whether a module has a memory, of 0 pages perhaps.
+func (m *Module) HasMemory() bool { return m.hasMemory }
+
+// HasStart tells whether a module has a start function.
+func (m *Module) HasStart() bool { return m.start >= 0 }

@@ -94,6 +94,6 @@ type body struct {
 	start, code, end int    // of the locals' declarations, of the instructions, and after the final end
 	locals           uint32 // and parameters
 	instructions     uint32
-	calls            bool
+	calls            bool // functions of the module, directly or not
 	bulk             bool // has an instruction that takes as long as a number on the stack says
 }

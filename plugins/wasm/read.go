@@ -56,7 +56,8 @@ type reader struct {
 	limits  Limits
 	m       *Module
 	spots   spots
-	nesting []frame // of the body being read; kept from one to the next
+	nesting []frame  // of the body being read; kept from one to the next
+	targets []uint32 // of the br_table that was read last
 }
 
 // spots are where things were found that are judged only when all is known.

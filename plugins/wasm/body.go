@@ -38,6 +38,11 @@ func (r *reader) codeSection() {
 	}
 }
 
+// fewLocals are as many as a function is taken to have at least where its
+// blocks are counted: an engine's work grows faster than their number with no
+// local at all.
+const fewLocals = 20
+
 // body reads one function, to r.end.
 func (r *reader) body(t Type) {
 	b := body{start: r.at, end: r.end}
@@ -56,7 +61,7 @@ func (r *reader) body(t Type) {
 		}
 		b.instructions++
 		blocks += i.blocks
-		if product := blocks * uint64(max(1, b.locals)); product > uint64(r.limits.BlocksLocals) {
+		if product := blocks * uint64(max(fewLocals, b.locals)); product > uint64(r.limits.BlocksLocals) {
 			r.over(i.at, "blocks × locals of one function", r.limits.BlocksLocals, product)
 			return
 		}
@@ -68,7 +73,7 @@ func (r *reader) body(t Type) {
 	c := &r.m.Counts
 	c.BodyBytes = max(c.BodyBytes, b.end-b.start)
 	c.FunctionLocals = max(c.FunctionLocals, int(own))
-	c.BlocksLocals = max(c.BlocksLocals, int(blocks)*int(max(1, b.locals)))
+	c.BlocksLocals = max(c.BlocksLocals, int(blocks)*int(max(fewLocals, b.locals)))
 	c.Instructions += int(b.instructions)
 	r.m.bodies = append(r.m.bodies, b)
 }
@@ -99,7 +104,7 @@ type instruction struct {
 	op     int    // with misc added after the prefix
 	at     int    // where it begins
 	x      uint32 // its index, or label; br_table's labels are in reader.targets
-	blocks uint64 // that it opens, or may go to by table
+	blocks uint64 // of code without a branch that an engine makes of it
 }
 
 // instruction reads one instruction of b and checks all that follows its
@@ -134,9 +139,15 @@ func (r *reader) instruction(b *body) (i instruction) {
 	case blockType:
 		r.blockType()
 		i.blocks = 1
+		if i.op == opLoop {
+			i.blocks = 8 // 10,000 loops in a row take an engine two minutes once each has a guard
+		}
 		r.open(i)
 	case label:
 		i.x = r.label()
+		if i.op == opBrIf {
+			i.blocks = 1
+		}
 	case labels:
 		n := r.count("branch table entries", r.limits.BranchTable)
 		i.blocks = uint64(n)
@@ -215,6 +226,7 @@ func (r *reader) instruction(b *body) (i instruction) {
 	switch i.op {
 	case opMemoryGrow, memoryInit, memoryCopy, memoryFill, tableInit, tableCopy, tableFill:
 		b.bulk = true
+		i.blocks = 4 // an engine makes a loop of it
 	}
 	if name := mutators[i.op]; name != "" && r.m.Unresettable == "" {
 		r.m.Unresettable = sprintAt(name, i.at)

@@ -17,3 +17,6 @@ func (m *Module) HasMemory() bool { return m.hasMemory }
 
 // HasStart tells whether a module has a start function.
 func (m *Module) HasStart() bool { return m.start >= 0 }
+
+// RewriteExactly is Rewrite with a charge before every single instruction.
+func RewriteExactly(m *Module) []byte { return rewrite(m, true) }

@@ -20,7 +20,7 @@ type Limits struct {
 	Params         int // of one type, and as many results; 0: 64
 	Nesting        int // of blocks; 0: 1,000
 	LoopNesting    int // of loops in loops; 0: 64
-	BlocksLocals   int // of one function, (blocks and branch table entries) × (parameters and locals); 0: 200,000
+	BlocksLocals   int // of one function, (blocks, branches and branch table entries) × (parameters and locals, or 20); 0: 200,000
 	BranchTable    int // entries of one br_table; 0: 4,096
 	Table          int // elements of the one table; 0: 65,536
 	MemoryPages    int // of 64 KiB that the memory has at least; 0: 1,024

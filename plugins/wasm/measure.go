@@ -32,6 +32,9 @@ func (w *writer) measure(b *body) {
 		if parent == dead {
 			return dead
 		}
+		if last := len(w.regions) - 1; w.regions[last].at == w.at {
+			return last
+		}
 		w.regions = append(w.regions, region{at: w.at, parent: parent, loop: loop})
 		return len(w.regions) - 1
 	}
@@ -67,8 +70,13 @@ func (w *writer) measure(b *body) {
 		case opUnreachable:
 			now = dead
 		}
+		if w.exact {
+			now = begin(now, false)
+		}
 	}
-	w.fold()
+	if !w.exact {
+		w.fold()
+	}
 }
 
 func (w *writer) price(i instruction) int64 {

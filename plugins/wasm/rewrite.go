@@ -35,12 +35,12 @@ const Stack = 1 << 20
 
 // FuelPerMillisecond is about what compiled code uses in a millisecond of one
 // core's time.
-const FuelPerMillisecond = 1_000_000
+const FuelPerMillisecond = 2_000_000
 
 // Prices of work that takes as long as a number on the stack says.
 const (
 	bytesPerFuelBits = 3       // 2^3 bytes of memory filled or copied for 1
-	pageFuel         = 1 << 13 // for a page of memory more
+	pageFuel         = 1 << 15 // for a page of memory more
 	elementFuelBits  = 0       // 2^0 elements of a table for 1
 	importFuel       = 200     // to get to the host and back
 )
@@ -52,30 +52,32 @@ const tinyLeaf = 40
 
 // slack is how much a charge may take in advance for code that may not be
 // reached, so that the code has no charge of its own.
-const slack = 16
+const slack = 8
 
 // Rewrite makes of a module one that does the same and counts it:
 //
 //   - at the beginning of each straight piece of code it takes that piece's cost
 //     from the fuel;
-//   - at the entry of each function, at the head of each loop and before each
+//   - at the entry of each function, at the head of each loop and with each
 //     instruction that takes as long as it is told to, it traps if fuel or stack
 //     is below 0. No code runs for ever without passing one of these;
 //   - around each function that calls others it takes from the stack what the
 //     function's frame is taken to be.
 //
-// The trap is an unreachable: what was used up can be told from another trap by
-// the two exports, of which one is below 0 then and neither otherwise, but for
-// the last piece of code before another trap.
+// The trap is an unreachable, or an access out of bounds: what was used up can
+// be told from another trap by the two exports, of which one is below 0 then.
 //
 // Custom sections are left out. All else keeps its place and its index.
-func Rewrite(m *Module) []byte {
+func Rewrite(m *Module) []byte { return rewrite(m, false) }
+
+func rewrite(m *Module, exact bool) []byte {
 	read := *m // reading code again notes again what was noted
 	w := writer{
 		reader: reader{cursor: cursor{b: m.b}, limits: unlimited, m: &read},
 		fuel:   uleb(uint32(len(m.globals))),
 		stack:  uleb(uint32(len(m.globals) + 1)),
 		types:  map[string]uint32{},
+		exact:  exact,
 	}
 	code := w.code() // first: it finds out which types are needed
 	out := make([]byte, 0, len(m.b)+len(code))
@@ -115,6 +117,7 @@ type writer struct {
 
 	regions []region
 	scopes  []scope
+	exact   bool // tests only: each instruction is a region of its own, which is what the others are held against
 }
 
 // content is that of a section as it was, nil when there was none.
@@ -293,8 +296,13 @@ func (w *writer) bulk(out []byte, op int, temporary []byte) []byte {
 		out = append(out, opI64ExtendU, opI64Const, bytesPerFuelBits, opI64ShrU)
 	}
 	out = append(append(out, opI64Sub, opGlobalSet), w.fuel...)
-	out = w.guard(out, false)
-	return append(append(out, opLocalGet), temporary...)
+	// Where the fuel is used up the number becomes one that no memory or table
+	// has room for: that traps, and is no branch, which a compiler would need two
+	// more blocks for.
+	out = append(out, opI32Const, 0x7f) // -1
+	out = append(append(out, opLocalGet), temporary...)
+	out = append(append(out, opGlobalGet), w.fuel...)
+	return append(out, opI64Const, 0, opI64LtS, opSelect)
 }
 
 // rewind begins to read a body again.

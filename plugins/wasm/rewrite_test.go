@@ -121,15 +121,18 @@ func (c command) arguments() ([]uint64, bool) {
 	return args, true
 }
 
-// pair is a module as it is and as it is rewritten, in the same state.
+// pair is a module as it is and as it is rewritten, in the same state; exact is
+// rewritten with a charge before each single instruction, and says what was
+// really run.
 type pair struct {
-	plain, rewritten api.Module
-	memory           bool
+	plain, rewritten, exact api.Module
+	memory                  bool
 }
 
 // The rewritten module gives the results and the traps that the unmodified one
 // gives, command by command through the specification's tests, has the same
-// memory after them, and has given back all the stack it took.
+// memory after them, has given back all the stack it took, and has never been
+// charged less than it ran.
 func TestARewrittenModuleDoesTheSameBySpecification(t *testing.T) {
 	for name, config := range engines {
 		t.Run(name, func(t *testing.T) {
@@ -193,6 +196,9 @@ func compareFile(t *testing.T, config wazero.RuntimeConfig, file string) (module
 				}
 				continue // the unmodified one takes hundreds of megabytes to find out
 			}
+			set(p.exact, plenty)
+			p.exact.ExportedFunction(c.Action.Field).Call(ctx, args...)
+			exact, _ := left(p.exact)
 			want, wantErr := p.plain.ExportedFunction(c.Action.Field).Call(ctx, args...)
 			calls++
 			if wantErr != nil {
@@ -201,8 +207,8 @@ func compareFile(t *testing.T, config wazero.RuntimeConfig, file string) (module
 			if reason(err) != reason(wantErr) || fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%s:%d: %s%v: %v, %q; unmodified: %v, %q", name, c.Line, c.Action.Field, args, got, reason(err), want, reason(wantErr))
 			}
-			if fuel < 0 || fuel > plenty || err == nil && stack != wasm.Stack {
-				t.Errorf("%s:%d: %s: fuel %d and stack %d left", name, c.Line, c.Action.Field, fuel, stack)
+			if fuel < 0 || fuel > exact || err == nil && stack != wasm.Stack {
+				t.Errorf("%s:%d: %s: stack %d left, charged %d for %d", name, c.Line, c.Action.Field, stack, plenty-fuel, plenty-exact)
 			}
 		}
 	}
@@ -217,27 +223,28 @@ func instantiate(t *testing.T, ctx context.Context, runtimes *[]wazero.Runtime, 
 	if err != nil {
 		return nil
 	}
-	var both [2]api.Module
-	var errs [2]error
-	for i, b := range [][]byte{b, wasm.Rewrite(m)} {
+	var all [3]api.Module
+	var errs [3]error
+	for i, b := range [][]byte{b, wasm.Rewrite(m), wasm.RewriteExactly(m)} {
 		r := wazero.NewRuntimeWithConfig(ctx, config.WithMemoryLimitPages(1024))
 		*runtimes = append(*runtimes, r)
 		spectest(t, ctx, r)
-		both[i], errs[i] = r.InstantiateWithConfig(ctx, b, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-		if i == 1 && errs[i] == nil {
-			set(both[i], plenty)
-			if start := both[i].ExportedFunction(wasm.StartExport); start != nil {
+		all[i], errs[i] = r.InstantiateWithConfig(ctx, b, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if i > 0 && errs[i] == nil {
+			set(all[i], plenty)
+			if start := all[i].ExportedFunction(wasm.StartExport); start != nil {
 				_, errs[i] = start.Call(ctx)
 			}
 		}
 	}
-	if (errs[0] == nil) != (errs[1] == nil) {
-		t.Errorf("%s: unmodified: %v; rewritten: %v", name, errs[0], errs[1])
-	}
-	if errs[0] != nil || errs[1] != nil {
+	if (errs[0] == nil) != (errs[1] == nil) || (errs[0] == nil) != (errs[2] == nil) {
+		t.Errorf("%s: unmodified: %v; rewritten: %v; exactly: %v", name, errs[0], errs[1], errs[2])
 		return nil
 	}
-	return &pair{both[0], both[1], m.HasMemory()}
+	if errs[0] != nil {
+		return nil
+	}
+	return &pair{all[0], all[1], all[2], m.HasMemory()}
 }
 
 // spectest is the module that the specification's tests print with.

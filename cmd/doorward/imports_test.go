@@ -24,7 +24,7 @@ var plan = map[string][]string{
 	"service/pages": {},
 
 	"plugins":         {"plugins/sandbox", "sdk/abi"},
-	"plugins/sandbox": {"sdk/abi"},
+	"plugins/sandbox": {"plugins/wasm", "sdk/abi"}, // wasm: what a child compiles was read and rewritten before
 	"plugins/etcd":    {"plugins"},
 	"plugins/wasm":    {},
 

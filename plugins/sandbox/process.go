@@ -105,7 +105,7 @@ func (c *process) kill() {
 }
 
 // compile has a compile child do its work.
-func (c *process) compile(ctx context.Context, module []byte) (Report, error) {
+func (c *process) compile(ctx context.Context, module []byte) error {
 	until := time.Now().Add(compileTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
@@ -118,21 +118,17 @@ func (c *process) compile(ctx context.Context, module []byte) (Report, error) {
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Report{}, fmt.Errorf("%w: it takes too long to compile", ErrModule)
+		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
 	case err != nil:
 		c.kill()
-		return Report{}, fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
+		return fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
 			ErrModule, compileCPU, compileMemory>>20, c.lastWords())
 	case f.kind == kindFailed && len(f.args) == 1:
-		return Report{}, fmt.Errorf("%w: %s", ErrModule, f.args[0])
-	case f.kind != kindOK || len(f.args) != 1:
-		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
+		return fmt.Errorf("%w: %s", ErrModule, f.args[0])
+	case f.kind != kindOK:
+		return fmt.Errorf("%w: the compiler spoke nonsense", ErrModule)
 	}
-	var report Report
-	if err := json.Unmarshal(f.args[0], &report); err != nil {
-		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
-	}
-	return report, nil
+	return nil
 }
 
 // lastWords is the reason that a dying Go process gives, "" when none.
@@ -152,16 +148,17 @@ func (c *process) lastWords() string {
 	return ""
 }
 
-// load gives the child a module, if it does not have it.
-func (c *process) load(ctx context.Context, call Call) error {
+// load gives the child a module, if it does not have it, from the file where it
+// is kept rewritten.
+func (c *process) load(ctx context.Context, file string, call Call) error {
 	key := call.key()
 	if i := slices.Index(c.loaded, key); i >= 0 {
 		c.loaded = append(slices.Delete(c.loaded, i, i+1), key)
 		return nil
 	}
-	module, err := call.Module(ctx)
+	module, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return fmt.Errorf("read rewritten module: %w", err)
 	}
 	until := time.Now().Add(loadTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
@@ -196,8 +193,8 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, error) {
-	if err := c.load(ctx, call); err != nil {
+func (c *process) call(ctx context.Context, cores *tokens, file string, call Call) (Result, error) {
+	if err := c.load(ctx, file, call); err != nil {
 		return Result{}, err
 	}
 	began := time.Now()
@@ -214,7 +211,7 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 		}
 	}()
 	c.conn.SetDeadline(deadline.Add(killAfter))
-	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
+	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input, number(call.fuel())}}
 	if err := ask.write(c.conn); err != nil {
 		return Result{}, c.lost(err, call)
 	}
@@ -224,7 +221,7 @@ func (c *process) call(ctx context.Context, cores *tokens, call Call) (Result, e
 			return Result{}, c.lost(err, call)
 		}
 		switch {
-		case f.kind == kindDone && len(f.args) == 4:
+		case f.kind == kindDone && len(f.args) == 5:
 			return done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
@@ -261,7 +258,7 @@ func (c *process) lost(err error, call Call) error {
 
 // done reads what a run left.
 func done(f frame) (Result, error) {
-	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2]))}
+	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2])), Fuel: parseNumber(f.args[4])}
 	if err := json.Unmarshal(f.args[3], &r.Logs); err != nil {
 		return r, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
 	}

@@ -40,7 +40,7 @@ const FuelPerMillisecond = 2_000_000
 // Prices of work that takes as long as a number on the stack says.
 const (
 	bytesPerFuelBits = 3       // 2^3 bytes of memory filled or copied for 1
-	pageFuel         = 1 << 15 // for a page of memory more
+	pageFuel         = 1 << 16 // for a page of memory more
 	elementFuelBits  = 0       // 2^0 elements of a table for 1
 	importFuel       = 200     // to get to the host and back
 )

@@ -132,7 +132,9 @@ func TestACompileBombCostsAnUpload(t *testing.T) {
 
 func TestAWorkerKilledMidLoginCostsThatLogin(t *testing.T) {
 	s := newSite(t)
-	s.tenant("loops", guesttest.Loops().Module())
+	loops := guesttest.Loops()
+	loops.Manifest = []byte(`{"abi":1,"limits":{"cpu_ms":500,"wall_ms":5000}}`) // long enough to be killed in the middle
+	s.tenant("loops", loops.Module())
 	ended := make(chan answer, 1)
 	go func() {
 		got, err := s.login("loops", "alice", "x")

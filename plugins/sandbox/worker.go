@@ -12,6 +12,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/doorward/doorward/plugins/wasm"
 	"github.com/doorward/doorward/sdk/abi"
@@ -171,6 +172,7 @@ func (e *exit) Error() string { return fmt.Sprintf("the guest exited with status
 // no byte of this call is there at the next.
 func (r *run) run(ctx context.Context, m *module) error {
 	ctx = context.WithValue(ctx, running{}, r)
+	ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(reserve))
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
 		WithRandSource(rand.Reader).WithSysWalltime().WithSysNanotime()
 	instance, err := m.runtime.InstantiateModule(ctx, m.compiled, config)

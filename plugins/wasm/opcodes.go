@@ -121,7 +121,7 @@ var operations = func() (t [misc + 18]operation) {
 	}
 	set(opUnreachable, 0x01, none, 0) // unreachable, nop
 	set(opBlock, opBlock, blockType, 0)
-	set(opLoop, opLoop, blockType, 1)
+	set(opLoop, opLoop, blockType, 2)
 	set(opIf, opIf, blockType, 1)
 	set(opElse, opElse, none, 0)
 	set(opEnd, opEnd, none, 0)

@@ -166,7 +166,8 @@ func TestAVerifierWrittenInGoAnswersAsBefore(t *testing.T) {
 	}
 	requests := [][]byte{login("alice", "wonderland"), login("alice", "wrong"), login("nobody", "x"), []byte("{}"), login("bob", "x")}
 	const fuel = 50 * wasm.FuelPerMillisecond
-	for name, b := range guests {
+	for _, name := range []string{"hello", "users"} { // each takes seconds to compile
+		b := guests[name]
 		var answers, calls [3]string
 		var used [3]int64
 		for i, rewrite := range []func(*wasm.Module) []byte{nil, wasm.Rewrite, wasm.RewriteExactly} {

@@ -25,15 +25,16 @@ const dead = -1
 // begin; those left with no cost, but for the first and loops, are taken out.
 func (w *writer) measure(b *body) {
 	w.regions = append(w.regions[:0], region{at: b.code})
+	if w.exact {
+		w.each(b)
+		return
+	}
 	w.scopes = append(w.scopes[:0], scope{op: opBlock, lowest: 0})
 	w.rewind(b)
 	now := 0
 	begin := func(parent int, loop bool) int {
 		if parent == dead {
 			return dead
-		}
-		if last := len(w.regions) - 1; w.regions[last].at == w.at {
-			return last
 		}
 		w.regions = append(w.regions, region{at: w.at, parent: parent, loop: loop})
 		return len(w.regions) - 1
@@ -70,12 +71,23 @@ func (w *writer) measure(b *body) {
 		case opUnreachable:
 			now = dead
 		}
-		if w.exact {
-			now = begin(now, false)
-		}
 	}
-	if !w.exact {
-		w.fold()
+	w.fold()
+}
+
+// each makes a region of every instruction, whatever stands around it: what the
+// regions of measure are held against, in tests.
+func (w *writer) each(b *body) {
+	w.rewind(b)
+	for head := false; w.at < b.end; {
+		i := w.instruction(b)
+		switch cost := w.price(i); {
+		case i.at == b.code:
+			w.regions[0].cost = cost
+		case cost > 0 || head:
+			w.regions = append(w.regions, region{at: i.at, cost: cost, loop: head})
+		}
+		head = i.op == opLoop
 	}
 }
 

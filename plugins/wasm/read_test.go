@@ -275,6 +275,27 @@ func TestGuestsOfTheOtherTestsAreRead(t *testing.T) {
 	}
 }
 
+// The names that the reader knows are those of package abi: it imports nothing
+// of ours, and has them anew.
+func TestTheReaderKnowsTheContract(t *testing.T) {
+	for _, name := range []string{
+		abi.FuncInputRead, abi.FuncOutputWrite, abi.FuncResultRead, abi.FuncFail, abi.FuncLog, abi.FuncRandom, abi.FuncNowMS, abi.FuncCTEqual,
+		abi.FuncConfigGet, abi.FuncSecretGet, abi.FuncPasswordHash, abi.FuncPasswordVerify,
+	} {
+		g := guesttest.Imports(guesttest.Import{Module: abi.Module, Name: name, Params: 9})
+		if _, err := wasm.Read(g.Module(), wasm.Limits{}); err == nil || !strings.Contains(err.Error(), "the contract gives it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{abi.ExportVerify, abi.ExportInit, abi.ExportWarm, abi.ExportInitialize, abi.ExportStart} {
+		m := parts{types: vector(verifyType, []byte{0x60, 1, f32, 0}), functions: []byte{2, 0, 1}, codes: vector(code(nil, 0x41, 0), code(nil)),
+			exports: vector(memoryExport, export("x", 0, 0), export(name, 0, 1))}
+		if _, err := wasm.Read(m.module(), wasm.Limits{}); err == nil || !strings.Contains(err.Error(), "the contract gives it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func runnable() map[string]guesttest.Guest {
 	return map[string]guesttest.Guest{
 		"accepts": guesttest.Accepts("alice"), "rejects": guesttest.Rejects(), "asks": guesttest.Asks(),

@@ -117,7 +117,7 @@ type writer struct {
 
 	regions []region
 	scopes  []scope
-	exact   bool // tests only: each instruction is a region of its own, which is what the others are held against
+	exact   bool // in tests: see each
 }
 
 // content is that of a section as it was, nil when there was none.

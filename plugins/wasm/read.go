@@ -3,6 +3,7 @@ package wasm
 import (
 	"bytes"
 	"math"
+	"slices"
 )
 
 // Sections, in the order they must stand in.
@@ -283,6 +284,7 @@ func (r *reader) importSection() {
 
 func (r *reader) functionSection() {
 	n := r.count("functions", r.limits.Functions)
+	r.m.functions = slices.Grow(r.m.functions, n)
 	for range n {
 		r.m.functions = append(r.m.functions, r.typeIndex())
 	}

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,10 +125,12 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, b
 	result, err := h.pool.Call(ctx, sandbox.Call{
 		Tenant: calls.tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
+		CPU:    time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
 		Module: bytes, Host: calls.answer,
 	})
 	out.DurationMS = float64(result.Duration.Microseconds()) / 1000
 	out.MemoryKiB = result.MemoryKiB
+	out.Fuel = result.Fuel
 	out.HostCalls = append(out.HostCalls, calls.made...)
 	for _, line := range result.Logs {
 		out.Logs = append(out.Logs, LogLine{Level: levelName(line.Level), Text: calls.redact(line.Text)})

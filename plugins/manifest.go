@@ -198,11 +198,17 @@ func limits(l abi.Limits, report sandbox.Report) (abi.Limits, error) {
 	if l.WallMS == 0 {
 		l.WallMS = abi.DefaultWallMS
 	}
+	if l.CPUMS == 0 {
+		l.CPUMS = abi.DefaultCPUMS
+	}
 	if l.MemoryMiB == 0 {
 		l.MemoryMiB = abi.DefaultMemoryMiB
 	}
 	if l.WallMS < 10 || l.WallMS > abi.MaxWallMS {
 		return l, fmt.Errorf("%w: limits.wall_ms is %d; it may be 10 to %d", ErrInvalid, l.WallMS, abi.MaxWallMS)
+	}
+	if l.CPUMS < 1 || l.CPUMS > abi.MaxCPUMS {
+		return l, fmt.Errorf("%w: limits.cpu_ms is %d; it may be 1 to %d", ErrInvalid, l.CPUMS, abi.MaxCPUMS)
 	}
 	if l.MemoryMiB < 1 || l.MemoryMiB > abi.MaxMemoryMiB {
 		return l, fmt.Errorf("%w: limits.memory_mib is %d; it may be 1 to %d", ErrInvalid, l.MemoryMiB, abi.MaxMemoryMiB)

@@ -127,6 +127,8 @@ const (
 	MaxMemoryMiB     = 64
 	DefaultWallMS    = 2000
 	MaxWallMS        = 5000
+	DefaultCPUMS     = 50 // of the guest's own code, counted by instruction and not by clock
+	MaxCPUMS         = 500
 )
 
 // ReservedClaims are names a verdict's claims may not use at the top level;

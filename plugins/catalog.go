@@ -279,8 +279,12 @@ func (c *Catalog) moduleOf(v Version) func(context.Context) ([]byte, error) {
 // and on this node, the oldest first.
 func (c *Catalog) Logs(tenant string) []LogEntry { return c.host.logs.of(tenant) }
 
-// RemoveTenant removes every version of a tenant. Idempotent.
+// RemoveTenant removes every version of a tenant, and what they kept.
+// Idempotent.
 func (c *Catalog) RemoveTenant(ctx context.Context, tenant string) error {
+	if err := c.host.settings.KV.RemoveTenant(ctx, tenant); err != nil {
+		return fmt.Errorf("remove what verifiers kept: %w", err)
+	}
 	if err := c.artifacts.RemoveTenant(ctx, tenant); err != nil {
 		return fmt.Errorf("remove verifiers of tenant: %w", err)
 	}

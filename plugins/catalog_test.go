@@ -252,7 +252,7 @@ func TestAManifestIsReadStrictly(t *testing.T) {
 	}{
 		"none":                         {plain, ``, ""},
 		"the least":                    {plain, `{"abi":1}`, ""},
-		"a secret without a manifest":  {secret, ``, abi.FuncSecretGet},
+		"a secret without a manifest":  {secret, ``, `"secrets"`},
 		"a secret that is not named":   {secret, `{"abi":1}`, `"secrets"`},
 		"a secret that is named":       {secret, `{"abi":1,"grants":{"secrets":["PW"]}}`, ""},
 		"passwords without a manifest": {password, ``, ""},

@@ -8,7 +8,9 @@
 // them.
 //
 // Catalog is the life, Host the logins. Artifacts is where modules rest; Dir and
-// plugins/etcd implement it and plugins/artifacttest examines them.
+// plugins/etcd implement it and plugins/artifacttest examines them. KV is what
+// verifiers keep; MemoryKV and plugins/etcd implement it and plugins/kvtest
+// examines them. What they reach by HTTP is the business of plugins/egress.
 //
 // It knows no HTTP and no sessions, and tenants only by their uuid.
 package plugins

@@ -1,7 +1,7 @@
 package plugins
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,15 +12,23 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"github.com/doorward/doorward/plugins/egress"
 	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/sdk/abi"
 )
 
-// Settings gives a verifier its tenant's configuration and secrets, as they are
-// at this moment. The second result is false when there is no such key.
+// Settings is what there is for verifiers outside of them.
 type Settings struct {
+	// Config and Secret give a verifier its tenant's configuration and secrets, as
+	// they are at this moment. The second result is false when there is no such
+	// key.
 	Config func(ctx context.Context, tenant, key string) (json.RawMessage, bool, error)
 	Secret func(ctx context.Context, tenant, name string) ([]byte, bool, error)
+
+	KV     KV             // nil: in this process's memory
+	Egress *egress.Client // nil: http_fetch is not supported
 }
 
 // Host runs verifiers: it puts a request to a module in the sandbox, answers
@@ -31,12 +39,18 @@ type Host struct {
 	log      *slog.Logger
 	logs     *logRings
 	costs    costliest
+
+	writesMu sync.Mutex
+	writes   map[string]*rate.Limiter // to KV, by tenant
 }
 
 // NewHost returns a Host over a running pool. A nil log discards.
 func NewHost(pool *sandbox.Pool, settings Settings, log *slog.Logger) *Host {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if settings.KV == nil {
+		settings.KV = NewMemoryKV(0)
 	}
 	return &Host{pool: pool, settings: settings, log: log, logs: newLogRings()}
 }
@@ -51,7 +65,7 @@ func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi
 	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
 		return abi.Verdict{}, ErrMethod
 	}
-	trace := h.run(ctx, tenant, v, request, bytes)
+	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, bytes)
 	for _, line := range trace.Logs {
 		h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
 	}
@@ -77,9 +91,9 @@ func (h *Host) broken(tenant string, v Version, why error) error {
 	return fmt.Errorf("%w: version %d, tenant %s; the tenant's log says why", ErrVerifier, v.Number, tenant)
 }
 
-// trace runs a version and shows all it did.
+// trace runs a version and shows all it did. What it remembers is forgotten.
 func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) (Trace, error) {
-	t := h.run(ctx, tenant, v, request, bytes)
+	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, bytes)
 	if errors.Is(t.failure, sandbox.ErrBusy) {
 		return Trace{}, fmt.Errorf("%w: %w", ErrBusy, t.failure)
 	}
@@ -92,8 +106,8 @@ type outcome struct {
 	failure error
 }
 
-// run puts one request to one version.
-func (h *Host) run(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) outcome {
+// run puts one request to the version of calls, which answers what it asks for.
+func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, bytes module) outcome {
 	out := outcome{Trace: Trace{HostCalls: []HostCall{}, Logs: []LogLine{}}}
 	input, err := json.Marshal(request)
 	if err == nil && len(input) > abi.MaxInput {
@@ -103,17 +117,26 @@ func (h *Host) run(ctx context.Context, tenant string, v Version, request abi.Re
 		out.failure, out.Error = err, err.Error()
 		return out
 	}
-	calls := &hostCalls{host: h, tenant: tenant, version: v, secrets: typed(request.Credential)}
+	calls.secrets = typed(request.Credential)
+	if calls.now = time.Now(); request.NowMS != 0 {
+		calls.now = time.UnixMilli(request.NowMS)
+	}
+	v := calls.version
 	result, err := h.pool.Call(ctx, sandbox.Call{
-		Tenant: tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
+		Tenant: calls.tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
+		CPU:    time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
 		Module: bytes, Host: calls.answer,
 	})
 	out.DurationMS = float64(result.Duration.Microseconds()) / 1000
 	out.MemoryKiB = result.MemoryKiB
+	out.Fuel = result.Fuel
 	out.HostCalls = append(out.HostCalls, calls.made...)
 	for _, line := range result.Logs {
 		out.Logs = append(out.Logs, LogLine{Level: levelName(line.Level), Text: calls.redact(line.Text)})
+	}
+	for _, note := range calls.notes {
+		out.Logs = append(out.Logs, LogLine{Level: note.Level, Text: calls.redact(note.Text)})
 	}
 	if err == nil {
 		var verdict abi.Verdict
@@ -151,125 +174,14 @@ func (h *Host) warm(ctx context.Context, tenant string, v Version, artifacts Art
 // forget drops what is remembered of a tenant.
 func (h *Host) forget(tenant string) { h.logs.forget(tenant) }
 
-// hostCalls answers the granted functions of one call, within its grants and
-// budgets.
-type hostCalls struct {
-	host      *Host
-	tenant    string
-	version   Version
-	made      []HostCall
-	passwords int
-	secrets   [][]byte // handed out: they must not come back in a log
-}
-
-// typed are the credential's texts, but for the user's name.
-func typed(c abi.Credential) (secrets [][]byte) {
-	for field, value := range c {
-		if text, ok := value.(string); ok && field != "username" {
-			secrets = append(secrets, []byte(text))
-		}
-	}
-	return secrets
-}
-
-func (c *hostCalls) answer(ctx context.Context, name string, args [][]byte) (int32, []byte) {
-	began := time.Now()
-	code, result := c.do(ctx, name, args)
-	made := HostCall{Name: name, Result: int(code), DurationMS: float64(time.Since(began).Microseconds()) / 1000}
-	if code >= 0 && result != nil {
-		made.Result = len(result)
-	}
-	c.made = append(c.made, made)
-	return code, result
-}
-
-func (c *hostCalls) do(ctx context.Context, name string, args [][]byte) (int32, []byte) {
-	grants := c.version.Grants
-	switch {
-	case name == abi.FuncConfigGet && len(args) == 1:
-		if !grants.Config {
-			return abi.ErrNotGranted, nil
-		}
-		value, ok, err := c.host.settings.Config(ctx, c.tenant, string(args[0]))
-		return c.found(plainText(value), ok, err)
-
-	case name == abi.FuncSecretGet && len(args) == 1:
-		if !slices.Contains(grants.Secrets, string(args[0])) {
-			return abi.ErrNotGranted, nil
-		}
-		value, ok, err := c.host.settings.Secret(ctx, c.tenant, string(args[0]))
-		if ok {
-			c.secrets = append(c.secrets, value)
-		}
-		return c.found(value, ok, err)
-
-	case name == abi.FuncPasswordVerify && len(args) == 2:
-		if c.passwords++; c.passwords > abi.MaxPasswordCalls {
-			return abi.ErrQuota, nil
-		}
-		if len(grants.Password) == 0 {
-			return abi.ErrNotGranted, nil
-		}
-		return c.host.costs.verifyPassword(ctx, grants.Password, c.tenant, c.version.Digest, string(args[0]), args[1]), nil
-
-	case name == abi.FuncPasswordHash && len(args) == 1:
-		if c.passwords++; c.passwords > abi.MaxPasswordCalls {
-			return abi.ErrQuota, nil
-		}
-		if len(grants.Password) == 0 {
-			return abi.ErrNotGranted, nil
-		}
-		if len(args[0]) > abi.MaxPassword {
-			return abi.ErrTooLarge, nil
-		}
-		if hash := hashPassword(ctx, c.tenant, args[0]); hash != nil {
-			return 0, hash
-		}
-		return abi.ErrTimeout, nil
-	}
-	return abi.ErrUnsupported, nil
-}
-
-// found is what the guest gets of a value that was looked up.
-func (c *hostCalls) found(value []byte, ok bool, err error) (int32, []byte) {
-	switch {
-	case err != nil:
-		c.host.log.Warn("verifier's settings not read", "tenant", c.tenant, "err", err)
-		return abi.ErrInternal, nil
-	case !ok:
-		return abi.ErrNotFound, nil
-	}
-	return 0, append([]byte{}, value...) // never nil: an empty value is one
-}
-
-// plainText is a configuration value as a guest gets it: a JSON string as its
-// text, anything else as JSON.
-func plainText(value json.RawMessage) []byte {
-	var text string
-	if bytes.HasPrefix(bytes.TrimSpace(value), []byte(`"`)) && json.Unmarshal(value, &text) == nil {
-		return []byte(text)
-	}
-	return value
-}
-
-// redact takes what the user typed, and the secrets that this call was given,
-// out of a text.
-func (c *hostCalls) redact(text string) string {
-	for _, secret := range c.secrets {
-		if len(secret) >= 4 { // shorter ones would blot out everything
-			text = string(bytes.ReplaceAll([]byte(text), secret, []byte("redacted")))
-		}
-	}
-	return text
-}
-
 // vectors runs a version's examples in the real sandbox and tallies them.
 func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []byte, vectors []abi.Vector) {
 	for i, vector := range vectors {
 		if vector.Request.ABI == 0 {
 			vector.Request.ABI = abi.Version
 		}
-		out := h.run(ctx, tenant, *v, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
+		calls := &hostCalls{host: h, tenant: tenant, version: *v, kv: NewMemoryKV(0), offline: true}
+		out := h.run(ctx, calls, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
 		if why := mismatch(vector.Expect, out); why != "" {
 			v.Vectors.Failed++
 			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))

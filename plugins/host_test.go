@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// newCatalog is a catalog in a directory, with a sandbox of its own.
-func newCatalog(t *testing.T) *Catalog {
+// newPool runs a sandbox with one worker for the length of a test.
+func newPool(t *testing.T) *sandbox.Pool {
 	t.Helper()
 	pool, err := sandbox.New(sandbox.Config{CacheDir: filepath.Join(t.TempDir(), "modules"), Workers: 1})
 	if err != nil {
@@ -38,13 +38,19 @@ func newCatalog(t *testing.T) *Catalog {
 			t.Errorf("the pool ended with %v", err)
 		}
 	})
+	return pool
+}
+
+// newCatalog is a catalog in a directory, with a sandbox of its own.
+func newCatalog(t *testing.T) *Catalog {
+	t.Helper()
 	artifacts, err := NewDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	nothing := func(context.Context, string, string) (json.RawMessage, bool, error) { return nil, false, nil }
 	settings := Settings{Config: nothing, Secret: func(context.Context, string, string) ([]byte, bool, error) { return nil, false, nil }}
-	return NewCatalog(artifacts, NewHost(pool, settings, nil), CatalogConfig{})
+	return NewCatalog(artifacts, NewHost(newPool(t), settings, nil), CatalogConfig{})
 }
 
 // activate uploads a module and lets it decide.

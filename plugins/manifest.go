@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/doorward/doorward/plugins/egress"
 	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/sdk/abi"
 )
@@ -29,8 +30,8 @@ func describe(report sandbox.Report, beside []byte) (Version, []abi.Vector, erro
 	needs := neededBy(report.Imports)
 	m := abi.Manifest{ABI: abi.Version, Grants: needs}
 	if text == nil {
-		if needs.Secrets != nil {
-			return Version{}, nil, fmt.Errorf(`%w: it imports %s, which is granted by name only; add a manifest with {"abi":1,"grants":{"secrets":["NAME"]}}`, ErrInvalid, abi.FuncSecretGet)
+		if named := (abi.Grants{Secrets: needs.Secrets, HTTP: needs.HTTP, KV: needs.KV}); len(grantLines(named)) > 0 {
+			return Version{}, nil, fmt.Errorf(`%w: it imports what is granted by name only; add a manifest with {"abi":1,"grants":{…}} and names for "*" in: %s`, ErrInvalid, strings.Join(grantLines(named), ", "))
 		}
 	} else {
 		var err error
@@ -87,21 +88,52 @@ func checkNames(m abi.Manifest) error {
 			return fmt.Errorf("%w: a list in the manifest holds more than 64 names, or one that is not 1 to 256 bytes of printable text", ErrInvalid)
 		}
 	}
+	if m.Grants.HTTP != nil {
+		if err := checkHTTP(*m.Grants.HTTP); err != nil {
+			return err
+		}
+	}
 	if !printable(m.Name) || !printable(m.Version) {
 		return fmt.Errorf("%w: the manifest's name or version is not printable text", ErrInvalid)
 	}
 	return nil
 }
 
-// neededBy is what imports cannot do without. A secret's name is not in an
-// import; "*" stands for it.
+// checkHTTP refuses hosts that could be read in two ways, and budgets over the
+// ceiling.
+func checkHTTP(g abi.HTTPGrant) error {
+	for _, host := range g.Hosts {
+		if _, _, err := egress.ParseHost(host); err != nil {
+			return fmt.Errorf("%w: grants.http.hosts: %w", ErrInvalid, err)
+		}
+	}
+	if g.MaxCalls < 0 || g.MaxCalls > abi.MaxHTTPCalls {
+		return fmt.Errorf("%w: grants.http.max_calls is %d; it may be 1 to %d, and is %d when left out", ErrInvalid, g.MaxCalls, abi.MaxHTTPCalls, abi.DefaultHTTPCalls)
+	}
+	return nil
+}
+
+// neededBy is what imports cannot do without. The name of a secret, a host or a
+// namespace is not in an import; "*" stands for it.
 func neededBy(imports []string) (g abi.Grants) {
 	for _, i := range imports {
 		switch strings.TrimPrefix(i, abi.Module+".") {
 		case abi.FuncConfigGet:
 			g.Config = true
-		case abi.FuncSecretGet:
+		case abi.FuncSecretGet, abi.FuncSecretHMAC:
 			g.Secrets = []string{"*"}
+		case abi.FuncHash:
+			g.Hash = true
+		case abi.FuncHMAC:
+			g.HMAC = true
+		case abi.FuncSigVerify:
+			g.SigVerify = true
+		case abi.FuncTOTPVerify:
+			g.TOTP = true
+		case abi.FuncKVGet, abi.FuncKVPut, abi.FuncKVIncr, abi.FuncKVCAS:
+			g.KV = &abi.KVGrant{Namespaces: []string{"*"}}
+		case abi.FuncHTTPFetch:
+			g.HTTP = &abi.HTTPGrant{Hosts: []string{"*"}}
 		case abi.FuncPasswordHash, abi.FuncPasswordVerify:
 			g.Password = []string{"*"}
 		}
@@ -116,6 +148,12 @@ func withNames(g abi.Grants) abi.Grants {
 	}
 	if len(g.Password) > 0 {
 		g.Password = []string{"*"}
+	}
+	if g.HTTP != nil && len(g.HTTP.Hosts) > 0 {
+		g.HTTP = &abi.HTTPGrant{Hosts: []string{"*"}}
+	}
+	if g.KV != nil && len(g.KV.Namespaces) > 0 {
+		g.KV = &abi.KVGrant{Namespaces: []string{"*"}}
 	}
 	return g
 }
@@ -143,6 +181,9 @@ func grantLines(g abi.Grants) []string {
 		for _, host := range g.HTTP.Hosts {
 			lines = append(lines, fmt.Sprintf(`"http": {"hosts": [%q]}`, host))
 		}
+		if n := g.HTTP.MaxCalls; n > abi.DefaultHTTPCalls {
+			lines = append(lines, fmt.Sprintf(`"http": {"max_calls": %d}`, n))
+		}
 	}
 	if g.KV != nil {
 		for _, ns := range g.KV.Namespaces {
@@ -157,11 +198,17 @@ func limits(l abi.Limits, report sandbox.Report) (abi.Limits, error) {
 	if l.WallMS == 0 {
 		l.WallMS = abi.DefaultWallMS
 	}
+	if l.CPUMS == 0 {
+		l.CPUMS = abi.DefaultCPUMS
+	}
 	if l.MemoryMiB == 0 {
 		l.MemoryMiB = abi.DefaultMemoryMiB
 	}
 	if l.WallMS < 10 || l.WallMS > abi.MaxWallMS {
 		return l, fmt.Errorf("%w: limits.wall_ms is %d; it may be 10 to %d", ErrInvalid, l.WallMS, abi.MaxWallMS)
+	}
+	if l.CPUMS < 1 || l.CPUMS > abi.MaxCPUMS {
+		return l, fmt.Errorf("%w: limits.cpu_ms is %d; it may be 1 to %d", ErrInvalid, l.CPUMS, abi.MaxCPUMS)
 	}
 	if l.MemoryMiB < 1 || l.MemoryMiB > abi.MaxMemoryMiB {
 		return l, fmt.Errorf("%w: limits.memory_mib is %d; it may be 1 to %d", ErrInvalid, l.MemoryMiB, abi.MaxMemoryMiB)

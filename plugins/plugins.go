@@ -95,6 +95,7 @@ type Trace struct {
 	Verdict    *abi.Verdict `json:"verdict,omitempty"` // nil when there was none
 	Error      string       `json:"error,omitempty"`   // why there was none; no host paths, no Go stacks
 	DurationMS float64      `json:"duration_ms"`
+	Fuel       int64        `json:"fuel"`       // what the guest's own code used; wasm.FuelPerMillisecond is a millisecond
 	MemoryKiB  int          `json:"memory_kib"` // the guest's linear memory at the end
 	HostCalls  []HostCall   `json:"host_calls"`
 	Logs       []LogLine    `json:"logs"`

@@ -14,9 +14,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/doorward/doorward/plugins/egress"
+	"github.com/doorward/doorward/sdk/abi"
 	"github.com/doorward/doorward/sessions"
 )
 
@@ -47,6 +50,12 @@ type config struct {
 		PasswordFile string `yaml:"password_file"` // its first line
 		QuotaBytes   int64  `yaml:"quota_bytes"`   // of the embedded etcd's database; 0: 4 GiB
 	} `yaml:"etcd"`
+	Plugins struct {
+		Egress struct {
+			Ports []string `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
+			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
+		} `yaml:"egress"`
+	} `yaml:"plugins"`
 	Log struct {
 		Level  string `yaml:"level"`  // debug, info (default), warn, error
 		Format string `yaml:"format"` // json or text
@@ -86,7 +95,10 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 			*to = value
 		}
 	}
-	for name, to := range map[string]*[]string{"TRUSTED_PROXIES": &c.TrustedProxies, "ETCD_ENDPOINTS": &c.Etcd.Endpoints} {
+	for name, to := range map[string]*[]string{
+		"TRUSTED_PROXIES": &c.TrustedProxies, "ETCD_ENDPOINTS": &c.Etcd.Endpoints,
+		"PLUGINS_EGRESS_PORTS": &c.Plugins.Egress.Ports, "PLUGINS_EGRESS_ALLOW": &c.Plugins.Egress.Allow,
+	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 		}
@@ -147,6 +159,9 @@ func (c *config) check() error {
 		return usage(err)
 	}
 	if err := c.checkEtcd(); err != nil {
+		return usage(err)
+	}
+	if _, err := c.outbound(); err != nil {
 		return usage(err)
 	}
 	var missing []string
@@ -253,6 +268,23 @@ func (c *config) logLevel() (slog.Level, error) {
 		return 0, fmt.Errorf("log.level is %q; it may be debug, info, warn or error", c.Log.Level)
 	}
 	return level, nil
+}
+
+// outbound is what verifiers may reach by HTTP.
+func (c *config) outbound() (*egress.Client, error) {
+	cfg := egress.Config{Allow: c.Plugins.Egress.Allow, Timeout: abi.HTTPTimeoutMS * time.Millisecond}
+	for _, text := range c.Plugins.Egress.Ports {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return nil, fmt.Errorf("plugins.egress.ports holds %q; it takes ports from 1 to 65535", text)
+		}
+		cfg.Ports = append(cfg.Ports, uint16(port))
+	}
+	client, err := egress.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("plugins.%w; it takes exact host:port", err)
+	}
+	return client, nil
 }
 
 func (c *config) proxies() ([]netip.Prefix, error) {

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/doorward/doorward/plugins"
+	pluginsetcd "github.com/doorward/doorward/plugins/etcd"
+	"github.com/doorward/doorward/plugins/kvtest"
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/sessions/cluster"
 	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
@@ -120,6 +124,43 @@ func examine(t *testing.T, client *clientv3.Client, cfg sessionsetcd.Config) {
 	})
 }
 
+func TestVerifiersKVInEtcdSitsTheExam(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	n := 0
+	kvtest.Run(t, func(t *testing.T) (plugins.KV, string, string) {
+		n++
+		return pluginsetcd.NewKV(client, source.Keys, kvtest.Limit), newTenant(t, source, fmt.Sprint("a", n)), newTenant(t, source, fmt.Sprint("b", n))
+	})
+}
+
+// Ends are the entries' own; leases only sweep, and few are enough for many.
+func TestManyEntriesOfVerifiersShareFewLeases(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	kv, a := pluginsetcd.NewKV(client, source.Keys, 0), newTenant(t, source, "a")
+	for i := range 200 {
+		ttl := time.Duration(1+i%4)*time.Hour + time.Duration(i)*time.Second
+		if err := kv.Put(t.Context(), plugins.Slot{Tenant: a, Namespace: "ns", Key: fmt.Sprint(i)}, []byte("v"), ttl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leases, err := client.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range leases.Leases {
+		left, err := client.TimeToLive(t.Context(), l.ID, clientv3.WithAttachedKeys())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d entries end within %v", len(left.Keys), time.Duration(left.TTL)*time.Second)
+	}
+	if n := len(leases.Leases); n == 0 || n > 12 {
+		t.Errorf("%d leases for 200 entries", n)
+	}
+}
+
 // A dump of etcd shows neither tokens nor subjects nor claims nor secrets, and
 // a record that is moved to another key does not open there.
 func TestADumpOfEtcdOpensNothing(t *testing.T) {
@@ -148,11 +189,15 @@ func TestADumpOfEtcdOpensNothing(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	kept := plugins.Slot{Tenant: a, Verifier: "kept-verifier", Namespace: "kept-namespace", Key: "kept-key"}
+	if err := pluginsetcd.NewKV(client, source.Keys, 0).Put(t.Context(), kept, []byte("kept-value"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
 	dump, err := client.Get(t.Context(), "", clientv3.WithPrefix())
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := []string{token.Reveal(), token.Reveal()[4:20], "alice", "claimed-role", "hot-secret", "configured-value", "private-state"}
+	secrets := []string{token.Reveal(), token.Reveal()[4:20], "alice", "claimed-role", "hot-secret", "configured-value", "private-state", "kept-"}
 	for _, kv := range dump.Kvs {
 		for _, secret := range secrets {
 			if bytes.Contains(kv.Key, []byte(secret)) || bytes.Contains(kv.Value, []byte(secret)) {

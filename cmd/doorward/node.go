@@ -198,7 +198,14 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 		return nil, err
 	}
 	n.artifacts = pluginsetcd.New(client)
-	host := plugins.NewHost(n.pool, plugins.Settings{Config: n.configValue, Secret: n.secretValue}, log)
+	outbound, err := c.outbound()
+	if err != nil {
+		return nil, err
+	}
+	host := plugins.NewHost(n.pool, plugins.Settings{
+		Config: n.configValue, Secret: n.secretValue,
+		KV: pluginsetcd.NewKV(client, n.source.Keys, 0), Egress: outbound,
+	}, log)
 	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
 
 	n.service = &service.Service{

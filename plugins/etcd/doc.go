@@ -1,5 +1,5 @@
-// Package etcd keeps verifier modules in etcd: it is a plugins.Artifacts on a
-// client somebody else opened.
+// Package etcd keeps verifier modules, and what verifiers remember, in etcd: it
+// has a plugins.Artifacts and a plugins.KV on a client somebody else opened.
 //
 //	/dw/p/blob/{digest}/meta             how many pieces, and the size
 //	/dw/p/blob/{digest}/{n}              a piece of at most 1 MiB, compressed
@@ -7,10 +7,15 @@
 //	/dw/p/ver/{tenant}/{n}               the version, JSON
 //	/dw/p/seq/{tenant}                   the number given out last
 //	/dw/p/active/{tenant}                which version is active, and was
+//	/dw/p/kv/{tenant}/{index}            an entry of a verifier: its end and value, sealed
+//	/dw/p/own/{tenant}/{index}           an entry of the host's own: which one-time codes were used
 //
-// The one idea: a module is there as long as something refers to it. Who adds
+// The one idea of Artifacts: a module is there as long as something refers to it. Who adds
 // one refers to it first, by a mark that ends by itself, and only then looks
 // whether it is there; who removes the last reference deletes it in a
 // transaction that holds no reference exists. Whatever a crash leaves behind
 // is not referred to and is swept at a start.
+//
+// The one idea of KV: every change is a comparison with the revision that was
+// read, so that of two that count or swap at once one goes again.
 package etcd

@@ -61,6 +61,7 @@ type Guest struct {
 	Start    bool   // verify's code runs as the start function too
 	Stdio    bool   // export _start instead of verify
 	NoMemory bool   // leave out the export of the memory
+	Init     bool   // export verify as doorward_v1_init too
 }
 
 // Module assembles g.
@@ -111,6 +112,9 @@ func (g Guest) Module() []byte {
 		name = abi.ExportStart
 	}
 	exports := [][]byte{append(append(str(name), 0), leb(verify)...)}
+	if g.Init {
+		exports = append(exports, append(append(str(abi.ExportInit), 0), leb(verify)...))
+	}
 	if !g.NoMemory {
 		exports = append(exports, append(str(abi.ExportMemory), 2, 0))
 	}
@@ -242,6 +246,45 @@ func Looks() Guest {
 	g.Imports = append(g.Imports, Import{abi.Module, abi.FuncConfigGet, 2, true})
 	g.Code = join(i32(0), i32(4), call(1), drop, g.Code)
 	return g
+}
+
+// Outside is an argument of Calls: a byte string that is not in the guest's
+// memory.
+type Outside struct{}
+
+// Calls is a guest that calls one granted function so many times and fails with
+// what it got at last: the result as the code, and what result_read has as the
+// text. A string argument is handed as pointer and length, an int as a number.
+func Calls(name string, times int, args ...any) Guest {
+	var data, push []byte
+	params := 0
+	for _, a := range args {
+		switch a := a.(type) {
+		case string:
+			push = join(push, i32(int32(len(data))), i32(int32(len(a))))
+			data = append(data, a...)
+			params += 2
+		case Outside:
+			push = join(push, i32(-8), i32(16))
+			params += 2
+		case int:
+			push = join(push, i32(int32(a)))
+			params++
+		}
+	}
+	const got, at = 1, 512 // a local; how much of a result is shown
+	to := i32(int32(len(data)))
+	return Guest{
+		Imports: []Import{{abi.Module, name, params, true}, {abi.Module, abi.FuncResultRead, 3, true}, {abi.Module, abi.FuncFail, 3, false}},
+		Data:    data,
+		Pages:   2 + len(data)>>16,
+		Locals:  2,
+		Code: join(
+			loop(push, call(0), []byte{opLocalSet, got},
+				[]byte{opLocalGet, got + 1}, i32(1), add, []byte{opLocalSet, got + 1},
+				[]byte{opLocalGet, got + 1}, i32(int32(times)), []byte{0x48, opBrIf, 0}),
+			[]byte{opLocalGet, got}, to, to, i32(0), i32(at), call(1), call(2), i32(0)),
+	}
 }
 
 // Tells is a guest that logs what it was asked, password and all, and fails

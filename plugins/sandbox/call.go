@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/doorward/doorward/plugins/wasm"
 )
 
 // How a compile or a call can fail. Each is wrapped with a text that a tenant
@@ -36,14 +38,16 @@ type Call struct {
 	Profile   string // as Report told
 	Input     []byte // the request
 	Wall      time.Duration
+	CPU       time.Duration // for the guest's own code, counted by what it runs and not by a clock; 0: as much as Wall
 	MemoryMiB int
 
-	// Module gives the bytes when a worker does not have them yet.
+	// Module gives the bytes when this node has not compiled them yet.
 	Module func(ctx context.Context) ([]byte, error)
 
 	// Host answers a granted function, in the parent. name is the function's
-	// abi name, args are the byte strings of its (pointer, length) pairs in
-	// order, copied out of the guest. A result of 0 or more with bytes keeps the
+	// abi name, args are its arguments in order: byte strings copied out of the
+	// guest, and numbers for Number. A worker that was taken over may send
+	// anything. A result of 0 or more with bytes keeps the
 	// bytes for result_read and hands the guest their length; without bytes (nil)
 	// it hands the guest the number itself. ctx ends with the wall limit.
 	Host func(ctx context.Context, name string, args [][]byte) (code int32, result []byte)
@@ -53,7 +57,8 @@ type Call struct {
 type Result struct {
 	Output    []byte
 	Logs      []Log
-	MemoryKiB int // linear memory at the end
+	Fuel      int64 // used; package wasm has its unit
+	MemoryKiB int   // linear memory at the end
 	Duration  time.Duration
 }
 
@@ -61,4 +66,13 @@ type Result struct {
 type Log struct {
 	Level int // 0 debug, 1 info, 2 warn, 3 error
 	Text  string
+}
+
+// fuel is what the guest's own code may use.
+func (c Call) fuel() int64 {
+	cpu := c.CPU
+	if cpu == 0 {
+		cpu = c.Wall
+	}
+	return int64(cpu) * wasm.FuelPerMillisecond / int64(time.Millisecond)
 }

@@ -21,14 +21,14 @@ type frame struct {
 // Kinds of frames: what the parent sends, and what the child answers.
 const (
 	kindLoad    = 'L' // key, memory MiB, module
-	kindCall    = 'C' // key, profile, now in Unix milliseconds, input
+	kindCall    = 'C' // key, profile, now in Unix milliseconds, input, fuel
 	kindReply   = 'R' // code, and the result when there is one
 	kindCompile = 'M' // module
 
-	kindOK     = 'o' // loaded; or a compile's report
+	kindOK     = 'o' // loaded, or compiled
 	kindFailed = 'f' // text fit for the tenant
 	kindHost   = 'h' // name, arguments…
-	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs
+	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs, fuel used
 )
 
 // maxFrame bounds what either side will hold for the other: a module and a
@@ -103,6 +103,10 @@ func (f frame) need(n int) error {
 }
 
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+// Number reads an argument of a granted function that is a number; 0 when it is
+// none.
+func Number(argument []byte) int64 { return parseNumber(argument) }
 
 func parseNumber(b []byte) int64 {
 	if len(b) != 8 {

@@ -68,15 +68,31 @@ func view(m api.Module, name string, pointer, length uint64) []byte {
 	return b
 }
 
+// spend takes fuel for work of the host's that takes as long as a guest says,
+// before it is done.
+func (r *run) spend(name string, fuel int64) {
+	left := int64(r.meter.Get()) - fuel
+	r.meter.Set(uint64(left))
+	if left < 0 {
+		trapf("%s: no fuel is left for that", name)
+	}
+}
+
+// Fuel for a byte of what the host does by length.
+const (
+	randomFuel  = 4
+	copyingFuel = 1 // comparing, and reading lines for the log
+)
+
 // reply puts a host function's i32 result on the stack.
 func reply(stack []uint64, n int32) { stack[0] = api.EncodeI32(n) }
 
 // hostFunc is a function of module doorward_v1, nil when there is none by that
 // name. stack holds the parameters and takes the result.
 func hostFunc(name string) api.GoModuleFunc {
-	if pairs, ok := granted[name]; ok {
+	if takes, ok := granted[name]; ok {
 		return func(ctx context.Context, m api.Module, stack []uint64) {
-			reply(stack, runOf(ctx).grantedCall(m, name, pairs, stack))
+			reply(stack, runOf(ctx).grantedCall(m, name, takes, stack))
 		}
 	}
 	switch name {
@@ -101,12 +117,16 @@ func hostFunc(name string) api.GoModuleFunc {
 		}
 	case abi.FuncLog:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
-			text := strings.TrimRight(string(view(m, name, stack[1], stack[2])), "\n")
+			line := view(m, name, stack[1], stack[2])
+			runOf(ctx).spend(name, copyingFuel*int64(len(line)))
+			text := strings.TrimRight(string(line), "\n")
 			runOf(ctx).log.add(int(int32(stack[0])), []byte(text))
 		}
 	case abi.FuncRandom:
-		return func(_ context.Context, m api.Module, stack []uint64) {
-			rand.Read(view(m, name, stack[0], stack[1])) // never fails
+		return func(ctx context.Context, m api.Module, stack []uint64) {
+			into := view(m, name, stack[0], stack[1])
+			runOf(ctx).spend(name, randomFuel*int64(len(into)))
+			rand.Read(into) // never fails
 			reply(stack, 0)
 		}
 	case abi.FuncNowMS:
@@ -114,8 +134,9 @@ func hostFunc(name string) api.GoModuleFunc {
 			stack[0] = api.EncodeI64(runOf(ctx).now.UnixMilli())
 		}
 	case abi.FuncCTEqual:
-		return func(_ context.Context, m api.Module, stack []uint64) {
+		return func(ctx context.Context, m api.Module, stack []uint64) {
 			a, b := view(m, name, stack[0], stack[1]), view(m, name, stack[2], stack[3])
+			runOf(ctx).spend(name, copyingFuel*int64(len(a)))
 			reply(stack, int32(subtle.ConstantTimeCompare(a, b)))
 		}
 	}
@@ -141,21 +162,29 @@ func (r *run) write(name string, piece []byte) {
 	r.output = append(r.output, piece...)
 }
 
-// maxArgument bounds one byte string handed to the parent.
-const maxArgument = 64 << 10
-
 // grantedCall asks the parent, who knows what is granted, and waits.
-func (r *run) grantedCall(m api.Module, name string, pairs int, stack []uint64) int32 {
+func (r *run) grantedCall(m api.Module, name, takes string, stack []uint64) int32 {
 	if r.hostCalls++; r.hostCalls > abi.MaxHostCalls {
 		return abi.ErrQuota
 	}
 	ask := frame{kindHost, [][]byte{[]byte(name)}}
-	for i := range pairs {
-		argument := view(m, name, stack[2*i], stack[2*i+1])
-		if len(argument) > maxArgument {
-			return abi.ErrTooLarge
+	tooLarge := false
+	for _, kind := range takes {
+		if kind == 'n' {
+			ask.args = append(ask.args, number(int64(api.DecodeI32(stack[0]))))
+			stack = stack[1:]
+			continue
 		}
+		argument := view(m, name, stack[0], stack[1])
+		tooLarge = tooLarge || len(argument) > abi.MaxArgument
 		ask.args = append(ask.args, argument)
+		stack = stack[2:]
+	}
+	switch {
+	case tooLarge:
+		return abi.ErrTooLarge
+	case !r.asked && name != abi.FuncConfigGet:
+		return abi.ErrNotDuringInit
 	}
 	answer, err := r.exchange(ask)
 	if err != nil {

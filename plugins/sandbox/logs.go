@@ -67,6 +67,9 @@ func (r *run) logs() []Log {
 	return r.log.lines
 }
 
+// Escape is how a guest's text stands in a Log.
+func Escape(s string) string { return escape(s) }
+
 // escape shows what would move a cursor, end a line or hide text.
 func escape(s string) string {
 	var out strings.Builder

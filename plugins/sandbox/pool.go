@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/doorward/doorward/plugins/wasm"
 )
 
 // Config tunes a Pool. Only CacheDir is required.
@@ -33,6 +35,7 @@ const (
 	loadTime    = 10 * time.Second       // to load a compiled module
 	compileTime = 90 * time.Second       // to compile one
 	compiles    = 2                      // at once
+	maxModule   = 16 << 20               // bytes; the catalog has its own limit below
 )
 
 // Pool keeps workers and hands them calls. Safe for use by many goroutines.
@@ -136,10 +139,15 @@ func (p *Pool) warm(children context.Context, reaping *sync.WaitGroup) error {
 	return nil
 }
 
-// Compile examines a module and compiles it for the workers of this node, in a
-// child of its own. ErrModule when the fault is the module's. At most two run
-// at once; others wait their turn, as long as ctx lets them.
+// Compile reads a module, has it count what it does, and compiles that for the
+// workers of this node, in a child of its own. ErrModule when the fault is the
+// module's; it wraps a *wasm.Error when the reader found it. At most two run at
+// once; others wait their turn, as long as ctx lets them.
 func (p *Pool) Compile(ctx context.Context, digest string, module []byte) (Report, error) {
+	m, err := wasm.Read(module, wasm.Limits{ModuleBytes: maxModule})
+	if err != nil {
+		return Report{}, fmt.Errorf("%w: %w", ErrModule, err)
+	}
 	select {
 	case p.compiles <- struct{}{}:
 		defer func() { <-p.compiles }()
@@ -151,20 +159,35 @@ func (p *Pool) Compile(ctx context.Context, digest string, module []byte) (Repor
 		return Report{}, err
 	}
 	defer child.kill()
-	report, err := child.compile(ctx, module)
-	if err != nil {
+	rewritten := wasm.Rewrite(m)
+	if err := child.compile(ctx, rewritten); err != nil {
 		return Report{}, err
 	}
-	if err := os.WriteFile(p.mark(digest), nil, 0o600); err != nil {
-		return Report{}, fmt.Errorf("mark compiled module: %w", err)
+	if err := p.keep(digest, rewritten); err != nil {
+		return Report{}, fmt.Errorf("keep rewritten module: %w", err)
 	}
-	return report, nil
+	return reportOf(m), nil
 }
 
-// mark is a file that says a module is in the cache. It names the engine: its
-// code is for one version on one kind of machine.
-func (p *Pool) mark(digest string) string {
-	return filepath.Join(p.cfg.CacheDir, strings.ReplaceAll(digest, ":", "-")+"."+engineName()+".ready")
+// keep puts a rewritten module where workers get it from, whole or not at all.
+func (p *Pool) keep(digest string, rewritten []byte) error {
+	f, err := os.CreateTemp(p.cfg.CacheDir, "rewritten-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // when it could not be renamed
+	_, err = f.Write(rewritten)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), p.rewritten(digest))
+}
+
+// rewritten is the file of a rewritten module, which says too that the module is
+// in the cache. It names the engine and the rewriter: the code is for one
+// version on one kind of machine, under one table of costs.
+func (p *Pool) rewritten(digest string) string {
+	return filepath.Join(p.cfg.CacheDir, strings.ReplaceAll(digest, ":", "-")+"."+engineName()+"."+wasm.RewriterVersion+".wasm")
 }
 
 // engineName is the version of wazero that is linked, and the architecture.
@@ -184,7 +207,7 @@ var engineName = sync.OnceValue(func() string {
 // seen it yet that takes a compile, once, whoever else asks meanwhile; a caller
 // whose ctx ends does not wait for it, and finds it done later.
 func (p *Pool) compiled(ctx context.Context, c Call) error {
-	if _, err := os.Stat(p.mark(c.Digest)); err == nil {
+	if _, err := os.Stat(p.rewritten(c.Digest)); err == nil {
 		return nil
 	}
 	p.mu.Lock()
@@ -245,7 +268,7 @@ func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
 		return Result{}, err
 	}
 	defer p.give(c.Tenant, child)
-	return child.call(ctx, p.cores, c)
+	return child.call(ctx, p.cores, p.rewritten(c.Digest), c)
 }
 
 // Warm has an idle worker load a module before the first login needs it. It is
@@ -259,7 +282,7 @@ func (p *Pool) Warm(ctx context.Context, c Call) error {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	module, err := child.missing(ctx, c)
+	module, err := child.missing(p.rewritten(c.Digest), c)
 	if err != nil || module == nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (c *process) kill() {
 }
 
 // compile has a compile child do its work.
-func (c *process) compile(ctx context.Context, module []byte) (Report, error) {
+func (c *process) compile(ctx context.Context, module []byte) error {
 	until := time.Now().Add(compileTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
@@ -118,21 +118,17 @@ func (c *process) compile(ctx context.Context, module []byte) (Report, error) {
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Report{}, fmt.Errorf("%w: it takes too long to compile", ErrModule)
+		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
 	case err != nil:
 		c.kill()
-		return Report{}, fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
+		return fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
 			ErrModule, compileCPU, compileMemory>>20, c.lastWords())
 	case f.kind == kindFailed && len(f.args) == 1:
-		return Report{}, fmt.Errorf("%w: %s", ErrModule, f.args[0])
-	case f.kind != kindOK || len(f.args) != 1:
-		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
+		return fmt.Errorf("%w: %s", ErrModule, f.args[0])
+	case f.kind != kindOK:
+		return fmt.Errorf("%w: the compiler spoke nonsense", ErrModule)
 	}
-	var report Report
-	if err := json.Unmarshal(f.args[0], &report); err != nil {
-		return Report{}, fmt.Errorf("%w: the compiler gave no report", ErrModule)
-	}
-	return report, nil
+	return nil
 }
 
 // lastWords is the reason that a dying Go process gives, "" when none.
@@ -155,13 +151,17 @@ func (c *process) lastWords() string {
 // errUnbegun: the worker died before the guest began, so that nothing was done.
 var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
 
-// missing is the module of a call, compiled, when the child does not have it, and
-// nil when it does. It may take a while, and takes no core.
-func (c *process) missing(ctx context.Context, call Call) ([]byte, error) {
+// missing is the module of a call, from the file where it is kept rewritten, when
+// the child does not have it, and nil when it does.
+func (c *process) missing(file string, call Call) ([]byte, error) {
 	if slices.Contains(c.loaded, call.key()) {
 		return nil, nil
 	}
-	return call.Module(ctx)
+	module, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read rewritten module: %w", err)
+	}
+	return module, nil
 }
 
 // load gives the child a module that it does not have.
@@ -204,8 +204,8 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
-	module, err := c.missing(ctx, call)
+func (c *process) call(ctx context.Context, cores *Tokens, file string, call Call) (Result, error) {
+	module, err := c.missing(file, call)
 	if err != nil {
 		return Result{}, err
 	}
@@ -234,7 +234,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
 	c.conn.SetDeadline(deadline.Add(killAfter))
-	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input}}
+	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input, number(call.fuel())}}
 	if err := ask.write(c.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		return Result{}, c.lost(err, call)
 	} else if err != nil {
@@ -248,7 +248,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 			return Result{}, c.lost(err, call)
 		}
 		switch {
-		case f.kind == kindDone && len(f.args) == 4:
+		case f.kind == kindDone && len(f.args) == 5:
 			return done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
@@ -285,7 +285,7 @@ func (c *process) lost(err error, call Call) error {
 
 // done reads what a run left.
 func done(f frame) (Result, error) {
-	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2]))}
+	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2])), Fuel: parseNumber(f.args[4])}
 	if err := json.Unmarshal(f.args[3], &r.Logs); err != nil {
 		return r, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
 	}

@@ -46,8 +46,10 @@ func wasiFunc(name string) api.GoModuleFunc {
 			stack[0] = wasiOK
 		}
 	case "random_get":
-		return func(_ context.Context, m api.Module, stack []uint64) {
-			rand.Read(view(m, name, stack[0], stack[1]))
+		return func(ctx context.Context, m api.Module, stack []uint64) {
+			into := view(m, name, stack[0], stack[1])
+			runOf(ctx).spend(name, randomFuel*int64(len(into)))
+			rand.Read(into)
 			stack[0] = wasiOK
 		}
 	case "fd_write":
@@ -113,6 +115,7 @@ func fdWrite(ctx context.Context, m api.Module, stack []uint64) {
 		if r.stdio && fd == 1 {
 			r.write(name, piece)
 		} else {
+			r.spend(name, copyingFuel*int64(len(piece)))
 			r.log.write(int(fd), piece)
 		}
 		written += uint32(len(piece))

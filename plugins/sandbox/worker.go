@@ -12,7 +12,9 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
+	"github.com/doorward/doorward/plugins/wasm"
 	"github.com/doorward/doorward/sdk/abi"
 )
 
@@ -110,7 +112,7 @@ func (w *worker) open(ctx context.Context, memoryMiB int, code []byte) (*module,
 }
 
 func (w *worker) call(ctx context.Context, f frame) (frame, error) {
-	if err := f.need(4); err != nil {
+	if err := f.need(5); err != nil {
 		return frame{}, err
 	}
 	key, profile := string(f.args[0]), string(f.args[1])
@@ -119,7 +121,7 @@ func (w *worker) call(ctx context.Context, f frame) (frame, error) {
 		return frame{kindFailed, [][]byte{[]byte("module is not loaded")}}, nil
 	}
 	w.order = append(slices.DeleteFunc(w.order, func(k string) bool { return k == key }), key)
-	r := &run{parent: w.parent, now: time.UnixMilli(parseNumber(f.args[2])), input: f.args[3], stdio: profile == "stdio"}
+	r := &run{parent: w.parent, now: time.UnixMilli(parseNumber(f.args[2])), input: f.args[3], stdio: profile == "stdio", fuel: parseNumber(f.args[4])}
 	err := r.run(ctx, m)
 	if r.broken != nil {
 		return frame{}, r.broken // the socket, not the guest
@@ -132,7 +134,7 @@ func (w *worker) call(ctx context.Context, f frame) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	return frame{kindDone, [][]byte{[]byte(failure), r.output, number(int64(r.memoryKiB)), logs}}, nil
+	return frame{kindDone, [][]byte{[]byte(failure), r.output, number(int64(r.memoryKiB)), logs, number(r.used)}}, nil
 }
 
 // run is one call of one guest: what the host functions work on. It is made
@@ -142,6 +144,8 @@ type run struct {
 	now    time.Time
 	input  []byte
 	stdio  bool
+	fuel   int64             // for all of it
+	meter  api.MutableGlobal // what is left of it
 
 	output    []byte
 	result    []byte // of the last granted function, for result_read
@@ -149,7 +153,9 @@ type run struct {
 	log       logBuffer
 	ticks     time.Duration // how far the frozen clock was moved by being read or slept on
 	hostCalls int
+	asked     bool // it is being asked, and no longer made ready
 	memoryKiB int
+	used      int64 // of fuel
 	broken    error // the parent cannot be spoken to
 }
 
@@ -167,6 +173,7 @@ func (e *exit) Error() string { return fmt.Sprintf("the guest exited with status
 // no byte of this call is there at the next.
 func (r *run) run(ctx context.Context, m *module) error {
 	ctx = context.WithValue(ctx, running{}, r)
+	ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(reserve))
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
 		WithRandSource(rand.Reader).WithSysWalltime().WithSysNanotime()
 	instance, err := m.runtime.InstantiateModule(ctx, m.compiled, config)
@@ -174,8 +181,33 @@ func (r *run) run(ctx context.Context, m *module) error {
 		return fmt.Errorf("instantiate: %w", err)
 	}
 	defer instance.Close(ctx)
-	defer func() { r.memoryKiB = int(instance.Memory().Size() / 1024) }()
+	r.meter = instance.ExportedGlobal(wasm.FuelExport).(api.MutableGlobal)
+	r.meter.Set(uint64(r.fuel))
+	stack := instance.ExportedGlobal(wasm.StackExport).(api.MutableGlobal)
+	stack.Set(wasm.Stack)
+	err = r.converse(ctx, instance)
+	r.memoryKiB = int(instance.Memory().Size() / 1024)
+	r.used = r.fuel - int64(r.meter.Get())
+	switch {
+	case err == nil:
+		return nil
+	case int64(r.meter.Get()) < 0:
+		return fmt.Errorf("it ran longer than its CPU limit of %v; raise limits.cpu_ms (at most %d)", time.Duration(r.fuel)*time.Millisecond/wasm.FuelPerMillisecond, abi.MaxCPUMS)
+	case int64(stack.Get()) < 0:
+		return fmt.Errorf("its calls are nested too deep: they take more than %d bytes of stack", wasm.Stack)
+	}
+	return err
+}
+
+// converse runs what is to be run of an instance, in its order.
+func (r *run) converse(ctx context.Context, instance api.Module) error {
+	if f := instance.ExportedFunction(wasm.StartExport); f != nil {
+		if _, err := f.Call(ctx); err != nil {
+			return err
+		}
+	}
 	if r.stdio {
+		r.asked = true
 		_, err := instance.ExportedFunction(abi.ExportStart).Call(ctx)
 		var left *exit
 		if errors.As(err, &left) && left.code == 0 {
@@ -191,6 +223,7 @@ func (r *run) run(ctx context.Context, m *module) error {
 	if err := r.ask(ctx, instance, abi.ExportInit, 0); err != nil {
 		return err
 	}
+	r.asked = true
 	return r.ask(ctx, instance, abi.ExportVerify, uint64(len(r.input)))
 }
 

@@ -31,6 +31,44 @@
 //
 //	{"abi":1,…,"attempt":1,"credential":{"code":"123456"},"state":{"user":"alice"}}
 //
+// What a guest may ask of the host besides is granted in its [Manifest]:
+//
+//	{"abi":1,"name":"acme-users","grants":{
+//	  "totp":true,"hmac":true,"secrets":["PEPPER"],
+//	  "kv":{"namespaces":["tries"]},
+//	  "http":{"hosts":["idp.acme.test:443"],"max_calls":2}}}
+//
+// A granted function takes byte strings as (pointer, length) and numbers as
+// they are. Worked examples, in the order of their arguments:
+//
+//	secret_hmac("PEPPER", AlgSHA256, "alice")                      -> 32, then result_read gives 32 bytes
+//	sig_verify(SigRS256, "-----BEGIN PUBLIC KEY-----…", m, s)      -> 1
+//	totp_verify("JBSW Y3DP EHPK 3PXP", "287082")                   -> 1, and 0 the next time
+//	kv_incr("tries", "alice", 1, 900)                              -> 1, 2, 3 … until 15 minutes after the first
+//	kv_cas("tries", "alice", "", "1", 900)                         -> 1 if there was nothing
+//	http_fetch({"method":"POST","url":"https://idp.acme.test/check",
+//	  "headers":{"content-type":"application/json"},"body":"{\"user\":\"alice\"}"})
+//	  -> n, then result_read gives {"status":200,"headers":{"content-type":["application/json"]},"body":"{\"ok\":true}"}
+//
+// totp_verify is RFC 6238 with SHA-1, six digits and a step of 30 seconds, one
+// step off either way; the secret is base32, blanks and case as people copy them.
+// A code that was right is used: the host refuses it from then on, for every
+// verifier of the tenant, on every node.
+//
+// Keys and values of kv belong to the tenant and to verifiers of the manifest's
+// name. An empty value is no value: kv_put of one deletes, and to kv_cas it means
+// "nothing is there". A ttl is in seconds; 0 is MaxKVTTL. kv_incr counts from 0 in
+// decimal text, and an entry that is there keeps its end.
+//
+// http_fetch reaches public addresses by https, with a certificate for the host's
+// name, and hosts that the operator has opened besides. [ErrNotGranted] is for a
+// host that is not in the manifest or not open, [ErrUpstream] for one that gave no
+// answer, or is where nobody may go; the tenant's log says which.
+//
+// An upload's vectors run without a network (http_fetch is ErrUpstream), and, as
+// does a try, with a key-value store that is empty and forgotten afterwards. Time
+// is the request's now_ms, so that a vector may hold a one-time code.
+//
 // This package is not a runtime: it opens, compiles and calls nothing, and it
 // imports nothing but the standard library.
 package abi

@@ -99,7 +99,7 @@ type Grants struct {
 	HMAC      bool       `json:"hmac,omitempty"`
 	SigVerify bool       `json:"sig_verify,omitempty"`
 	TOTP      bool       `json:"totp,omitempty"`
-	Secrets   []string   `json:"secrets,omitempty"`  // names
+	Secrets   []string   `json:"secrets,omitempty"`  // names, for secret_get and secret_hmac
 	Password  []string   `json:"password,omitempty"` // schemes; "*" is every one
 	HTTP      *HTTPGrant `json:"http,omitempty"`
 	KV        *KVGrant   `json:"kv,omitempty"`
@@ -107,8 +107,27 @@ type Grants struct {
 
 // HTTPGrant bounds outbound requests.
 type HTTPGrant struct {
-	Hosts    []string `json:"hosts"` // exact host:port
-	MaxCalls int      `json:"max_calls,omitempty"`
+	Hosts    []string `json:"hosts"`               // exact host:port, in lower case; no wildcards
+	MaxCalls int      `json:"max_calls,omitempty"` // a login; DefaultHTTPCalls when 0
+}
+
+// HTTPRequest is what http_fetch takes, as JSON. The host sets what concerns the
+// connection (Host, Content-Length, Accept-Encoding and their like).
+type HTTPRequest struct {
+	Method     string            `json:"method,omitempty"` // GET, HEAD, POST, PUT, PATCH or DELETE; GET when left out
+	URL        string            `json:"url"`              // https, to one of the granted hosts; port 443 when left out
+	Headers    map[string]string `json:"headers,omitempty"`
+	Body       string            `json:"body,omitempty"`
+	BodyBase64 []byte            `json:"body_base64,omitempty"` // instead of Body, for what is not text
+}
+
+// HTTPResponse is what http_fetch gives, as JSON, whatever the status: a
+// redirect is not followed.
+type HTTPResponse struct {
+	Status     int                 `json:"status"`
+	Headers    map[string][]string `json:"headers"`               // names in lower case
+	Body       string              `json:"body,omitempty"`        // when it is UTF-8
+	BodyBase64 []byte              `json:"body_base64,omitempty"` // when it is not
 }
 
 // KVGrant names the key-value namespaces a module may use.

@@ -16,14 +16,30 @@ type (
 	Verdict = abi.Verdict
 	// Credential is what the user typed, by field.
 	Credential = abi.Credential
+	// HTTPRequest is what Fetch sends.
+	HTTPRequest = abi.HTTPRequest
+	// HTTPResponse is what Fetch returns.
+	HTTPResponse = abi.HTTPResponse
 )
 
 // Why a host function gave nothing.
 var (
+	ErrInvalid    = errors.New("not valid")
 	ErrNotFound   = errors.New("not found")
 	ErrNotGranted = errors.New("not granted; ask for it in the manifest")
+	ErrBusy       = errors.New("busy; worth another try later")
+	ErrTooLarge   = errors.New("too large")
+	ErrTimeout    = errors.New("out of time")
+	ErrQuota      = errors.New("over the limit for one login, or for the tenant")
+	ErrUpstream   = errors.New("no answer from there; the tenant's log says why")
 	ErrHost       = errors.New("host error")
 )
+
+// byNumber are the contract's numbers with an error of their own.
+var byNumber = map[int32]error{
+	abi.ErrInvalid: ErrInvalid, abi.ErrNotFound: ErrNotFound, abi.ErrNotGranted: ErrNotGranted, abi.ErrBusy: ErrBusy,
+	abi.ErrTooLarge: ErrTooLarge, abi.ErrTimeout: ErrTimeout, abi.ErrQuota: ErrQuota, abi.ErrUpstream: ErrUpstream,
+}
 
 // handler is what Handle was given.
 var handler func(*Request) Verdict
@@ -109,20 +125,97 @@ func HashPassword(password string) (string, error) {
 	return string(value), err
 }
 
+// VerifyTOTP checks a one-time code from an authenticator app (six digits, a new
+// one every 30 seconds) against the app's secret in base32. A code that was right
+// once is not right again, whoever brings it. An error is no answer: end the login
+// with Fail, so that the user is asked to try again and not told "wrong".
+func VerifyTOTP(secret, code string) (bool, error) {
+	return yes(hostTOTPVerify([]byte(secret), []byte(code)))
+}
+
+// Hash returns the digest of data by one of abi's Alg numbers, computed by the
+// host: many times faster than here.
+func Hash(alg int, data []byte) ([]byte, error) { return result(hostHash(int32(alg), data)) }
+
+// HMAC returns the authentication code of data under a key, by one of abi's Alg
+// numbers.
+func HMAC(alg int, key, data []byte) ([]byte, error) {
+	return result(hostHMAC(int32(alg), key, data))
+}
+
+// SecretHMAC is HMAC under one of the secrets that the manifest names, which
+// never gets here.
+func SecretHMAC(name string, alg int, data []byte) ([]byte, error) {
+	return result(hostSecretHMAC([]byte(name), int32(alg), data))
+}
+
+// VerifySignature checks a signature by one of abi's Sig numbers. key is a public
+// key in PEM or DER.
+func VerifySignature(alg int, key, message, signature []byte) (bool, error) {
+	return yes(hostSigVerify(int32(alg), key, message, signature))
+}
+
+// KVGet returns what is kept under a key, or ErrNotFound. Other verifiers, and
+// other tenants', have keys of their own.
+func KVGet(namespace, key string) (string, error) {
+	value, err := result(hostKVGet([]byte(namespace), []byte(key)))
+	return string(value), err
+}
+
+// KVPut keeps a value for so many seconds; 0 is as long as there is. An empty
+// value removes what was kept.
+func KVPut(namespace, key, value string, seconds int) error {
+	_, err := result(nil, hostKVPut([]byte(namespace), []byte(key), []byte(value), int32(seconds)))
+	return err
+}
+
+// KVIncr adds to a count and returns the sum. Seconds count from when there was
+// none: "five tries in 15 minutes" is KVIncr("tries", user, 1, 900) > 5.
+func KVIncr(namespace, key string, by, seconds int) (int, error) {
+	n := hostKVIncr([]byte(namespace), []byte(key), int32(by), int32(seconds))
+	_, err := result(nil, n)
+	return max(0, int(n)), err
+}
+
+// KVSwap keeps value if old is what is kept, and reports whether it was. An empty
+// old is for nothing kept: of many logins that try, one gets true.
+func KVSwap(namespace, key, old, value string, seconds int) (bool, error) {
+	return yes(hostKVCAS([]byte(namespace), []byte(key), []byte(old), []byte(value), int32(seconds)))
+}
+
+// Fetch makes a request to one of the hosts that the manifest names, by https. A
+// redirect is an answer like any other.
+func Fetch(r HTTPRequest) (HTTPResponse, error) {
+	var answer HTTPResponse
+	text, err := result(hostHTTPFetch(encode(r)))
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	return answer, err
+}
+
+// Fail ends this login without a verdict: the user is asked to try again later,
+// and the tenant's log says why. It does not return.
+func Fail(format string, args ...any) { hostFail(fmt.Sprintf(format, args...)) }
+
 // Logf writes a line to the tenant's log.
 func Logf(format string, args ...any) { hostLog(1, []byte(fmt.Sprintf(format, args...))) }
 
 // result makes Go's errors of the contract's numbers.
 func result(value []byte, code int32) ([]byte, error) {
-	switch {
-	case code >= 0:
+	if code >= 0 {
 		return value, nil
-	case code == abi.ErrNotFound:
-		return nil, ErrNotFound
-	case code == abi.ErrNotGranted:
-		return nil, ErrNotGranted
+	}
+	if err, ok := byNumber[code]; ok {
+		return nil, err
 	}
 	return nil, fmt.Errorf("%w %d", ErrHost, code)
+}
+
+// yes is result for functions that answer 1 or 0.
+func yes(code int32) (bool, error) {
+	_, err := result(nil, code)
+	return code == 1, err
 }
 
 // decide reads a request, asks the handler, and writes its verdict.

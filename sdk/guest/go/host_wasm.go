@@ -37,6 +37,36 @@ func passwordHash(p unsafe.Pointer, n uint32) int32
 //go:wasmimport doorward_v1 password_verify
 func passwordVerify(hash unsafe.Pointer, n uint32, password unsafe.Pointer, m uint32) int32
 
+//go:wasmimport doorward_v1 totp_verify
+func totpVerify(secret unsafe.Pointer, n uint32, code unsafe.Pointer, m uint32) int32
+
+//go:wasmimport doorward_v1 hash
+func hash(alg int32, data unsafe.Pointer, n uint32) int32
+
+//go:wasmimport doorward_v1 hmac
+func hmac(alg int32, key unsafe.Pointer, n uint32, data unsafe.Pointer, m uint32) int32
+
+//go:wasmimport doorward_v1 secret_hmac
+func secretHMAC(name unsafe.Pointer, n uint32, alg int32, data unsafe.Pointer, m uint32) int32
+
+//go:wasmimport doorward_v1 sig_verify
+func sigVerify(alg int32, key unsafe.Pointer, n uint32, message unsafe.Pointer, m uint32, signature unsafe.Pointer, o uint32) int32
+
+//go:wasmimport doorward_v1 kv_get
+func kvGet(ns unsafe.Pointer, n uint32, key unsafe.Pointer, m uint32) int32
+
+//go:wasmimport doorward_v1 kv_put
+func kvPut(ns unsafe.Pointer, n uint32, key unsafe.Pointer, m uint32, value unsafe.Pointer, o uint32, ttl int32) int32
+
+//go:wasmimport doorward_v1 kv_incr
+func kvIncr(ns unsafe.Pointer, n uint32, key unsafe.Pointer, m uint32, by, ttl int32) int32
+
+//go:wasmimport doorward_v1 kv_cas
+func kvCAS(ns unsafe.Pointer, n uint32, key unsafe.Pointer, m uint32, old unsafe.Pointer, o uint32, value unsafe.Pointer, p uint32, ttl int32) int32
+
+//go:wasmimport doorward_v1 http_fetch
+func httpFetch(request unsafe.Pointer, n uint32) int32
+
 //go:wasmexport doorward_v1_verify
 func verify(length uint32) int32 {
 	input := make([]byte, length)
@@ -66,6 +96,38 @@ func hostPasswordHash(p []byte) ([]byte, int32) { return read(passwordHash(at(p)
 func hostPasswordVerify(hash, password []byte) int32 {
 	return passwordVerify(at(hash), uint32(len(hash)), at(password), uint32(len(password)))
 }
+func hostTOTPVerify(secret, code []byte) int32 {
+	return totpVerify(at(secret), size(secret), at(code), size(code))
+}
+func hostHash(alg int32, data []byte) ([]byte, int32) { return read(hash(alg, at(data), size(data))) }
+func hostHMAC(alg int32, key, data []byte) ([]byte, int32) {
+	return read(hmac(alg, at(key), size(key), at(data), size(data)))
+}
+func hostSecretHMAC(name []byte, alg int32, data []byte) ([]byte, int32) {
+	return read(secretHMAC(at(name), size(name), alg, at(data), size(data)))
+}
+func hostSigVerify(alg int32, key, message, signature []byte) int32 {
+	return sigVerify(alg, at(key), size(key), at(message), size(message), at(signature), size(signature))
+}
+func hostKVGet(ns, key []byte) ([]byte, int32) {
+	return read(kvGet(at(ns), size(ns), at(key), size(key)))
+}
+func hostKVPut(ns, key, value []byte, ttl int32) int32 {
+	return kvPut(at(ns), size(ns), at(key), size(key), at(value), size(value), ttl)
+}
+func hostKVIncr(ns, key []byte, by, ttl int32) int32 {
+	return kvIncr(at(ns), size(ns), at(key), size(key), by, ttl)
+}
+func hostKVCAS(ns, key, old, value []byte, ttl int32) int32 {
+	return kvCAS(at(ns), size(ns), at(key), size(key), at(old), size(old), at(value), size(value), ttl)
+}
+func hostHTTPFetch(request []byte) ([]byte, int32) {
+	return read(httpFetch(at(request), size(request)))
+}
+func hostFail(why string) { stop(why) }
+
+func size(b []byte) uint32 { return uint32(len(b)) }
+
 func hostLog(level int32, text []byte) { log(level, at(text), uint32(len(text))) }
 
 // read fetches the bytes that the last function left, or passes its error on.

@@ -5,7 +5,8 @@
 //	  "subject":"u-17","totp_secret":"JBSWY3DPEHPK3PXP","disabled":false}]
 //
 // Only username and password_hash are required; subject is the username when
-// left out. A user with a totp_secret is asked for a code as a second step.
+// left out. A user with a totp_secret (base32) is asked for a code as a second
+// step, and each code is good once.
 package main
 
 import (
@@ -48,16 +49,23 @@ func verify(r *doorward.Request) doorward.Verdict {
 	case u.Disabled:
 		return doorward.RejectWith(abi.Denied, "the user is disabled")
 	case u.TOTPSecret != "":
-		return doorward.Challenge("otp", map[string]any{"digits": totpDigits, "prompt": "Enter the code from your authenticator app."}, pending{name})
+		return doorward.Challenge("otp", map[string]any{"digits": 6, "prompt": "Enter the code from your authenticator app."}, pending{name})
 	}
 	return accept(u, "pwd")
 }
 
-// second checks the code. The user is looked up anew: it may have been disabled
-// since the first step.
+// second checks the code, which is good once. The user is looked up anew: it may
+// have been disabled since the first step.
 func second(r *doorward.Request, p pending) doorward.Verdict {
 	u, found := find(p.Username)
-	if !found || u.Disabled || !totpOK(u.TOTPSecret, r.Credential.Text("code"), r.NowMS/1000) {
+	if !found || u.Disabled || u.TOTPSecret == "" {
+		return doorward.Reject()
+	}
+	ok, err := doorward.VerifyTOTP(u.TOTPSecret, r.Credential.Text("code"))
+	if err != nil { // the code was not the user's fault, so it is not called wrong
+		doorward.Fail("the code of %s was not checked: %v", u.Username, err)
+	}
+	if !ok {
 		return doorward.Reject()
 	}
 	return accept(u, "pwd", "otp")

@@ -22,9 +22,15 @@ import (
 // startMember runs a real etcd member for one test.
 func startMember(t testing.TB) *clientv3.Client {
 	t.Helper()
+	return startMemberOf(t, cluster.Config{})
+}
+
+func startMemberOf(t testing.TB, cfg cluster.Config) *clientv3.Client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTime)
 	defer cancel()
-	member, err := cluster.Start(ctx, cluster.Config{Dir: t.TempDir()})
+	cfg.Dir = t.TempDir()
+	member, err := cluster.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,10 +89,14 @@ func newStore(t testing.TB, client *clientv3.Client, source *tenantsetcd.Source,
 }
 
 func TestSessionsInEtcdSitTheExam(t *testing.T) {
-	client := startMember(t)
+	examine(t, startMember(t), sessionsetcd.Config{})
+}
+
+// examine lets a store on client sit the exam.
+func examine(t *testing.T, client *clientv3.Client, cfg sessionsetcd.Config) {
 	storetest.Run(t, func(t *testing.T) storetest.Fixture {
 		source := newSource(t, client)
-		store := newStore(t, client, source, sessionsetcd.Config{})
+		store := newStore(t, client, source, cfg)
 		a, b := newTenant(t, source, "a"), newTenant(t, source, "b")
 		t.Cleanup(func() { // the next part makes the same ids, and begins with an empty store
 			for _, uuid := range []string{a, b} {

@@ -82,6 +82,9 @@ func (s *Store) SpendAttempt(ctx context.Context, tenant string, id sessions.Cha
 
 // DropChallenge implements sessions.Challenges.
 func (s *Store) DropChallenge(ctx context.Context, tenant string, id sessions.ChallengeID) error {
+	if err := begin(ctx); err != nil {
+		return err
+	}
 	if _, err := s.client.Delete(ctx, challengeKey(tenant, id)); err != nil {
 		return unavailable("drop challenge", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -14,9 +15,10 @@ import (
 
 // How writes are grouped.
 const (
-	queued     = 4096            // writes that may wait for the committer
-	commitTime = 2 * time.Second // bound on one transaction of the committer
-	batchBytes = 1 << 20         // etcd takes requests up to 1.5 MiB
+	queued     = 4096                   // writes that may wait for the committer
+	batchBytes = 1 << 20                // etcd takes requests up to 1.5 MiB
+	stallTime  = 700 * time.Millisecond // after which a group is not waited for
+	commitTime = 5 * time.Second        // bound on one group
 )
 
 // write is one write that may share a transaction with others: a create without
@@ -46,7 +48,13 @@ func (w *write) ops() int { return max(1, len(w.puts)) }
 // Run commits creates and touches in groups until ctx ends, and returns ctx's
 // error. A group is what queued while the one before it was committed: nobody
 // waits for company. Without Run they wait until their contexts end.
+//
+// A group that stalls does not hold up the ones behind it: what a member has
+// forwarded to a leader that died is dropped, and nobody is told (an election
+// takes less than stallTime).
 func (s *Store) Run(ctx context.Context) error {
+	var committing sync.WaitGroup
+	defer committing.Wait()
 	var next *write // did not fit into the last group
 	for {
 		if next == nil {
@@ -59,7 +67,15 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		var group []*write
 		group, next = s.gather(next)
-		s.commit(ctx, group)
+		done := make(chan struct{})
+		committing.Go(func() {
+			defer close(done)
+			s.commit(ctx, group)
+		})
+		select {
+		case <-done:
+		case <-time.After(stallTime):
+		}
 	}
 }
 
@@ -165,8 +181,8 @@ func (s *Store) try(ctx context.Context, group []*write) (*clientv3.TxnResponse,
 // enqueue hands a write to the committer and waits for what becomes of it.
 func (s *Store) enqueue(ctx context.Context, w *write) (outcome, error) {
 	w.gone, w.done = ctx.Done(), make(chan outcome, 1)
-	if err := ctx.Err(); err != nil {
-		return outcome{}, unavailable("write session", err)
+	if err := begin(ctx); err != nil {
+		return outcome{}, err
 	}
 	select {
 	case s.queue <- w:
@@ -181,16 +197,28 @@ func (s *Store) enqueue(ctx context.Context, w *write) (outcome, error) {
 	}
 }
 
+// begin stands before a write that reads nothing first: in process, etcd may
+// take a proposal whose time is over.
+func begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return unavailable("write session", err)
+	}
+	return nil
+}
+
 // leased makes a write of its own on a lease that outlives end, with room for n
 // keys. When etcd has lost the lease it takes another one.
 func (s *Store) leased(ctx context.Context, end time.Time, n int, commit func(clientv3.LeaseID) (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
 	for {
+		if err := begin(ctx); err != nil {
+			return nil, err
+		}
 		lease, err := s.leases.take(ctx, end, n)
 		if err != nil {
 			return nil, unavailable("grant lease", err)
 		}
 		done, err := commit(lease)
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) && ctx.Err() == nil {
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			s.leases.forget(end, lease)
 			continue
 		}

@@ -112,6 +112,9 @@ func (s *Store) BumpEpoch(ctx context.Context, tenant string, f sessions.Filter)
 	if f.Subject != "" || tenant == "" && f != (sessions.Filter{}) {
 		return 0, errors.New("bump epoch: there is none for this filter")
 	}
+	if err := begin(ctx); err != nil {
+		return 0, err
+	}
 	done, err := s.client.Put(ctx, epochKey(tenant, f.Digest), "1")
 	if err != nil {
 		return 0, failed("bump epoch", err)

@@ -18,7 +18,6 @@ const (
 	leaseKeys  = 1000            // keys on one lease at the most
 	leaseSlack = 2 * time.Minute // how long a lease outlives what is on it
 	maxBuckets = 4096            // expiry minutes remembered
-	grantTime  = 2 * time.Second // bound on one grant
 )
 
 // leases hands out shared leases, one after the other for each minute in which
@@ -88,7 +87,7 @@ func (l *leases) grant(minute int64) <-chan singleflight.Result {
 		if there {
 			return nil, nil
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), grantTime)
+		ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 		defer cancel()
 		// Jitter keeps leases of the same minute on different nodes apart.
 		ttl := time.Until(time.Unix(60*minute, 0)) + leaseSlack + rand.N(leaseSlack)

@@ -267,6 +267,9 @@ func (s *Store) deleteEach(ctx context.Context, keys *seal.Keys, list []entry) (
 // RemoveTenant implements sessions.Store: ranges of deletes, in one
 // transaction.
 func (s *Store) RemoveTenant(ctx context.Context, tenant string) error {
+	if err := begin(ctx); err != nil {
+		return err
+	}
 	var ops []clientv3.Op
 	for _, prefix := range []string{recordPrefix, epochPrefix, idPrefix, subjectPrefix, verifierPrefix, challengePrefix} {
 		ops = append(ops, clientv3.OpDelete(prefix+tenant+"/", clientv3.WithPrefix()))

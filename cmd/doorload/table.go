@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -168,14 +169,15 @@ func (r *results) table(of, columns string) (string, error) {
 			continue
 		}
 		rows++
+		match = slices.DeleteFunc(match[1:], func(group string) bool { return group == "" }) // of the other alternatives
 		line(func(i int, _, unit string, figure bool) string {
 			switch {
 			case figure && one.figure[unit] != "":
 				return readable(one.figure[unit])
 			case figure:
 				return "–"
-			case i+1 < len(match):
-				return readable(match[i+1])
+			case i < len(match):
+				return readable(match[i])
 			}
 			return one.name
 		})

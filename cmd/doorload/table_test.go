@@ -24,7 +24,7 @@ PASS
 const document = `before
 <!-- bench machine -->
 <!-- /bench -->
-<!-- bench Validate/(.*)/(.*)/(hit|miss)
+<!-- bench Validate/(.*)/(.*)/(?:(hit)|(miss))
 sessions | mode | asked | × bare = ×bare | etcd = etcd-B
 -->
 old
@@ -40,7 +40,7 @@ const written = `before
 <!-- bench machine -->
 2026-01-02, ` + "`make bench`" + `: Some Processor, 2 cores, Go 1.26.8, etcd 3.7.3.
 <!-- /bench -->
-<!-- bench Validate/(.*)/(.*)/(hit|miss)
+<!-- bench Validate/(.*)/(.*)/(?:(hit)|(miss))
 sessions | mode | asked | × bare = ×bare | etcd = etcd-B
 -->
 | sessions | mode | asked | × bare | etcd |

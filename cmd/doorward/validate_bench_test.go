@@ -48,7 +48,7 @@ func BenchmarkValidate(b *testing.B) {
 	bare := bareSite(b)
 	for _, n := range benchSizes(b) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			if n <= 10_000 { // a subject may have 1000 sessions; each thousand takes a tenant
+			if n <= 10_000 { // logins take their time
 				b.Run("memory", func(b *testing.B) { inMemoryMode(b, bare, n) })
 			}
 			dir := b.TempDir()

@@ -71,7 +71,7 @@ func launch(dir, log string, env []string, args ...string) (*server, error) {
 	var line string
 	select {
 	case line = <-ready:
-	case <-time.After(90 * time.Second):
+	case <-time.After(startTime + drainTime):
 	}
 	if line == "" {
 		s.crash()

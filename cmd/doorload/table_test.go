@@ -88,6 +88,14 @@ func TestATableIsMadeOfWhatBenchmarksPrinted(t *testing.T) {
 	}
 }
 
+func TestABenchmarkThatWasRunAgainTakesItsOwnPlace(t *testing.T) {
+	first := strings.Replace(printed, "1.074 bare:bare	  62.25 µs", "1.174 bare:bare	  99.99 µs", 1)
+	again := "BenchmarkValidate/10000/cached/hit-2   	   3	  34.04 bare-µs	   1.074 bare:bare	  62.25 µs	  1.829 ×bare\n"
+	if code, said, after := table(t, first+again, document); code != 0 || after != written {
+		t.Errorf("code %d, %s\n%s", code, said, after)
+	}
+}
+
 func TestWhatDoesNotCountIsNotWritten(t *testing.T) {
 	for name, c := range map[string]struct{ results, document, says string }{
 		"a baseline that does not agree with itself": {strings.Replace(printed, "1.074 bare:bare", "1.174 bare:bare", 1), document, "does not count"},

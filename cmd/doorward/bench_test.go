@@ -125,6 +125,7 @@ const profileEnv = "DOORWARD_BENCH_PROFILE"
 
 // serveProfile lets a benchmark look into this process.
 func serveProfile(socket string) {
+	os.Remove(socket) // of the server before this one
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		panic(err)

@@ -5,6 +5,10 @@ VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERIFIERS   := htpasswd users
 
+BENCH_SESSIONS ?= 10000,100000
+BENCH_TIME     ?= 6s
+BENCHED        := ./cmd/doorward ./service/web ./plugins/sandbox
+
 .PHONY: build verifiers run test lint unit soak bench fuzz needs clean
 
 build: verifiers
@@ -44,8 +48,15 @@ needs:
 soak:
 	DOORWARD_SOAK=1 $(GO) test -count=1 -timeout 60m -run 'Soak|Hammer' ./...
 
-bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+# The tables of sessions/DESIGN.md and README.md, made anew: some ten minutes, as
+# quiet as the machine can be. BENCH_SESSIONS=1000000 is for patience.
+bench: verifiers
+	@mkdir -p bin
+	@{ echo "date: $$(date -u +%F)"; echo "command: make bench BENCH_SESSIONS=$(BENCH_SESSIONS)"; echo "cores: $$(nproc)"; \
+		echo "go: $$($(GO) env GOVERSION)"; echo "etcd: $$($(GO) list -m -f '{{.Version}}' go.etcd.io/etcd/server/v3)"; \
+		DOORWARD_BENCH_SESSIONS=$(BENCH_SESSIONS) $(GO) test -p 1 -timeout 60m -run '^$$' -bench . -benchtime $(BENCH_TIME) $(BENCHED) 2>&1; \
+	} | tee bin/bench.txt
+	$(GO) run ./cmd/doorload table bin/bench.txt sessions/DESIGN.md README.md
 
 fuzz:
 	@for target in $$(grep -rho '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' . | cut -d' ' -f2 | sort -u); do \

@@ -36,7 +36,7 @@ type maker struct {
 
 // entrySize is what an entry takes besides its text: itself, its place in a
 // table, and what the cache keeps beside it. It is an estimate on the high
-// side; bench_test.go measures the truth.
+// side; BenchmarkValidate in cmd/doorward measures the truth.
 const entrySize = 360
 
 // pack makes an entry of a session that is current.

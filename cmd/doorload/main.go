@@ -50,7 +50,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(validateCommand(), loginCommand(), mixedCommand(), revokeCommand(), baselineCommand())
+	root.AddCommand(validateCommand(), loginCommand(), mixedCommand(), revokeCommand(), baselineCommand(), tableCommand())
 	return root
 }
 

@@ -36,11 +36,13 @@ import (
 )
 
 // drainTime is how long requests may take to finish after SIGTERM, startTime
-// how long a start may take before it is an error, and dialTime how much of it
-// a cluster may take to answer.
+// how long a start may take before it is an error (etcd reads every key, and
+// mode replicated every session: 100,000 took more than a minute on a machine
+// that eight others wanted), and dialTime how much of it a cluster may take to
+// answer.
 const (
 	drainTime = 8 * time.Second
-	startTime = 60 * time.Second
+	startTime = 5 * time.Minute
 	dialTime  = 10 * time.Second
 )
 

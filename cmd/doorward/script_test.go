@@ -24,6 +24,9 @@ import (
 // The test binary is doorward: scripts run it under that name, and its sandbox
 // workers are it again.
 func TestMain(m *testing.M) {
+	if socket := os.Getenv(profileEnv); socket != "" && len(os.Args) > 1 && os.Args[1] == "dev" {
+		serveProfile(socket)
+	}
 	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == "dev") {
 		main()
 	}

@@ -19,7 +19,7 @@ import (
 // sharedEtcd runs a member that several nodes of one test reach through its
 // socket, and returns what their environment needs for that: where it is, and
 // one key ring for all.
-func sharedEtcd(t *testing.T) (member *cluster.Member, env []string) {
+func sharedEtcd(t testing.TB) (member *cluster.Member, env []string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dw") // short enough for a socket
 	if err != nil {

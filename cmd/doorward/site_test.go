@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func launch(dir, log string, env []string, args ...string) (*server, error) {
 	var line string
 	select {
 	case line = <-ready:
-	case <-time.After(90 * time.Second):
+	case <-time.After(startTime + drainTime):
 	}
 	if line == "" {
 		s.crash()
@@ -118,6 +119,9 @@ type site struct {
 	env      []string
 	password string // of demo's user demo
 	client   *http.Client
+
+	profile string       // in a benchmark, where the server lets one look into it
+	opened  atomic.Int64 // in a benchmark, the connections of client
 }
 
 // newSite runs "doorward dev" in a fresh directory for one test, with this

@@ -105,11 +105,11 @@ func benchSession(tenant string) (sessions.Digest, sessions.Session) {
 	now := time.Now().UTC()
 	return sessions.NewToken().Digest(tenant), sessions.Session{
 		ID: sessions.NewID(now), Tenant: tenant, Subject: "subject-" + string(sessions.NewID(now)),
-		Claims: []byte(`{"name":"Alice Example","roles":["reader","writer"]}`), AMR: []string{"pwd"},
+		Claims: []byte(benchClaims), AMR: []string{"pwd"},
 		Verifier: sessions.Verifier{Version: 1, Digest: "sha256:" + strings.Repeat("0123456789abcdef", 4)},
-		Client:   sessions.Client{IP: "192.0.2.1", UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0"},
+		Client:   sessions.Client{IP: "192.0.2.1", UserAgent: benchAgent},
 		AuthTime: now, CreatedAt: now, LastSeenAt: now, IssuedAt: now,
-		IdleExpiresAt: now.Add(time.Hour), ExpiresAt: now.Add(12 * time.Hour), Idle: time.Hour,
+		IdleExpiresAt: now.Add(12 * time.Hour), ExpiresAt: now.Add(12 * time.Hour), Idle: 12 * time.Hour,
 	}
 }
 

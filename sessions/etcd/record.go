@@ -23,30 +23,33 @@ type record struct {
 	Digest   string          `json:"d"`
 	IP       string          `json:"p,omitempty"`
 	Agent    string          `json:"u,omitempty"`
-	Auth     int64           `json:"a"` // Unix milliseconds, as all times
-	Created  int64           `json:"b"`
-	Seen     int64           `json:"l"`
+	Created  int64           `json:"b"`           // Unix milliseconds; all that follow count from then
+	Auth     int64           `json:"a,omitempty"` // mostly 0
+	Seen     int64           `json:"l,omitempty"`
 	IdleEnd  int64           `json:"e"`
 	End      int64           `json:"x"`
-	Idle     int64           `json:"t"` // milliseconds
+	Idle     int64           `json:"t"` // a length, in milliseconds
 	Remember bool            `json:"r,omitempty"`
-	Issued   int64           `json:"g"`
-	Rotated  int64           `json:"o,omitempty"` // 0: it was not
+	Issued   int64           `json:"g,omitempty"`
+	Rotated  *int64          `json:"o,omitempty"` // nil: it was not
 	Salt     []byte          `json:"z,omitempty"`
 }
 
 const recordVersion = 1
 
 func encode(s sessions.Session) []byte {
+	created := s.CreatedAt.UnixMilli()
+	since := func(t time.Time) int64 { return t.UnixMilli() - created }
 	r := record{
 		V: recordVersion, ID: s.ID, Subject: s.Subject, Claims: s.Claims, AMR: s.AMR,
 		Version: s.Verifier.Version, Digest: s.Verifier.Digest, IP: s.Client.IP, Agent: s.Client.UserAgent,
-		Auth: s.AuthTime.UnixMilli(), Created: s.CreatedAt.UnixMilli(), Seen: s.LastSeenAt.UnixMilli(),
-		IdleEnd: s.IdleExpiresAt.UnixMilli(), End: s.ExpiresAt.UnixMilli(), Idle: s.Idle.Milliseconds(), Remember: s.Remember,
-		Issued: s.IssuedAt.UnixMilli(),
+		Created: created, Auth: since(s.AuthTime), Seen: since(s.LastSeenAt),
+		IdleEnd: since(s.IdleExpiresAt), End: since(s.ExpiresAt), Idle: s.Idle.Milliseconds(), Remember: s.Remember,
+		Issued: since(s.IssuedAt),
 	}
 	if s.Superseded() {
-		r.Rotated = s.RotatedAt.UnixMilli()
+		rotated := since(s.RotatedAt)
+		r.Rotated = &rotated
 	}
 	if s.Salt != (sessions.Salt{}) {
 		r.Salt = s.Salt[:]
@@ -66,25 +69,24 @@ func decode(tenant string, text []byte) (sessions.Session, error) {
 	if r.V != recordVersion {
 		return sessions.Session{}, fmt.Errorf("decode session: record version %d is not known here", r.V)
 	}
+	at := func(since int64) time.Time { return time.UnixMilli(r.Created + since).UTC() }
 	s := sessions.Session{
 		ID: r.ID, Tenant: tenant, Subject: r.Subject, Claims: r.Claims, AMR: r.AMR,
 		Verifier: sessions.Verifier{Version: r.Version, Digest: r.Digest},
 		Client:   sessions.Client{IP: r.IP, UserAgent: r.Agent},
-		AuthTime: at(r.Auth), CreatedAt: at(r.Created), LastSeenAt: at(r.Seen),
+		AuthTime: at(r.Auth), CreatedAt: at(0), LastSeenAt: at(r.Seen),
 		IdleExpiresAt: at(r.IdleEnd), ExpiresAt: at(r.End),
 		Idle: time.Duration(r.Idle) * time.Millisecond, Remember: r.Remember,
 		IssuedAt: at(r.Issued),
 	}
-	if r.Rotated != 0 {
-		s.RotatedAt = at(r.Rotated)
+	if r.Rotated != nil {
+		s.RotatedAt = at(*r.Rotated)
 	}
 	if copy(s.Salt[:], r.Salt) != len(r.Salt) || len(r.Salt) != 0 && len(r.Salt) != len(s.Salt) {
 		return sessions.Session{}, fmt.Errorf("decode session: a salt of %d bytes", len(r.Salt))
 	}
 	return s, nil
 }
-
-func at(milli int64) time.Time { return time.UnixMilli(milli).UTC() }
 
 const (
 	livePrefix      = "/dw/live/" // what nodes watch lies here

@@ -129,9 +129,9 @@ func (s *Store) digestOf(ctx context.Context, tenant string, id sessions.ID) (*m
 }
 
 func parseIndex(kv *mvccpb.KeyValue) (sessions.Digest, error) {
-	d, err := sessions.ParseDigest(string(kv.Value))
-	if err != nil {
-		return d, fmt.Errorf("read session index %s: %w", kv.Key, err)
+	var d sessions.Digest
+	if copy(d[:], kv.Value) != len(kv.Value) || len(kv.Value) != len(d) {
+		return d, fmt.Errorf("read session index %s: a digest of %d bytes", kv.Key, len(kv.Value))
 	}
 	return d, nil
 }

@@ -80,7 +80,7 @@ func (s *Store) puts(keys *seal.Keys, d sessions.Digest, session sessions.Sessio
 	record := recordKey(session.Tenant, d)
 	puts := []put{{record, sealed(keys, record, session)}}
 	for _, key := range indexKeys(keys, session) {
-		puts = append(puts, put{key, d.Key()})
+		puts = append(puts, put{key, string(d[:])})
 	}
 	return puts
 }

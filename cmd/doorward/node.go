@@ -314,7 +314,7 @@ func (n *node) keyringFits(ctx context.Context) error {
 	if len(some) == 0 {
 		return nil
 	}
-	if _, err := n.source.Keys(ctx, some[0].UUID); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
+	if _, err := n.source.Keys(ctx, some[0].UUID, 0); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
 		return fmt.Errorf("key ring %s: %w (every node of one etcd has the same file; if it was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
 	}
 	return nil

@@ -166,6 +166,17 @@ func TestARotationSealsAnewAndOldSessionsOpenUntilTheirKeyIsDropped(t *testing.T
 			t.Fatal(err)
 		}
 	}
+	// Three nodes have the keys of now, and nothing tells them of the rotation.
+	readsSessions, readsConfig := newSourceWith(t, client, keyring), newSourceWith(t, client, keyring)
+	for _, source := range []*tenantsetcd.Source{readsSessions, readsConfig} {
+		if _, err := source.Keys(t.Context(), acme, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	behind := newSourceWith(t, client, keyring)
+	if err := behind.PutSecret(t.Context(), acme, "other", tenants.Secret("hot")); err != nil {
+		t.Fatal(err)
+	}
 	was := sealedBy(t, client, recordPath(acme, old))
 	rotate := func() {
 		t.Helper()
@@ -175,9 +186,22 @@ func TestARotationSealsAnewAndOldSessionsOpenUntilTheirKeyIsDropped(t *testing.T
 	}
 	rotate()
 	now := sealedBy(t, client, "/dw/t/config/"+acme)
+	other := sealedBy(t, client, "/dw/t/secret/"+acme+"/other")
+	if err := behind.PutSecret(t.Context(), acme, "other", tenants.Secret("hotter")); err != nil {
+		t.Fatal(err)
+	}
+	fresh := openSession(t, manager, acme)
+	if _, err := sessionsetcd.New(client, readsSessions.Keys, sessionsetcd.Config{}).Find(t.Context(), acme, fresh.Digest(acme)); err != nil {
+		t.Errorf("a new session at a node with the old keys: %v", err)
+	}
+	if got, err := readsConfig.Config(t.Context(), acme); err != nil || string(got) != `{"k":"v"}` {
+		t.Errorf("config at a node with the old keys: %s, %v", got, err)
+	}
 	for what, by := range map[string]string{
-		"the secret":    sealedBy(t, client, "/dw/t/secret/"+acme+"/pepper"),
-		"a new session": sealedBy(t, client, recordPath(acme, openSession(t, manager, acme))),
+		"the secret":                             sealedBy(t, client, "/dw/t/secret/"+acme+"/pepper"),
+		"another":                                other,
+		"one written by a node with the old key": sealedBy(t, client, "/dw/t/secret/"+acme+"/other"),
+		"a new session":                          sealedBy(t, client, recordPath(acme, fresh)),
 	} {
 		if by != now || by == was {
 			t.Errorf("%s is sealed by %s; before %s, config now %s", what, by, was, now)
@@ -211,6 +235,73 @@ func TestARotationSealsAnewAndOldSessionsOpenUntilTheirKeyIsDropped(t *testing.T
 	done, more, _, err := store.DeleteAll(t.Context(), acme, sessions.Filter{Subject: "alice"}, "", 10)
 	if err != nil || more || done != 2 {
 		t.Errorf("revoked %d, more %t, %v", done, more, err)
+	}
+}
+
+// between does something once, before the second transaction.
+type between struct {
+	clientv3.KV
+	n  atomic.Int64
+	do func()
+}
+
+func (b *between) Txn(ctx context.Context) clientv3.Txn {
+	if b.n.Add(1) == 2 {
+		b.do()
+	}
+	return b.KV.Txn(ctx)
+}
+
+// What is written while a rotation is between its read and its write is neither
+// lost nor brought back nor left under the old key.
+func TestARotationMindsWhatIsWrittenMeanwhile(t *testing.T) {
+	client := startMember(t)
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	source := newSourceWith(t, client, keyring)
+	acme := newTenant(t, source, "acme")
+	put := func(name, value string) func() error {
+		return func() error { return source.PutSecret(context.Background(), acme, name, tenants.Secret(value)) }
+	}
+	for what, c := range map[string]struct {
+		meanwhile func() error
+		name      string
+		want      string // "" for none
+	}{
+		"changed": {put("changed", "after"), "changed", "after"},
+		"made":    {put("made", "after"), "made", "after"},
+		"deleted": {func() error { return source.DeleteSecret(context.Background(), acme, "deleted") }, "deleted", ""},
+	} {
+		for _, name := range []string{"changed", "deleted"} {
+			if err := put(name, "before")(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kv := &between{KV: client.KV, do: func() {
+			if err := c.meanwhile(); err != nil {
+				t.Error(err)
+			}
+		}}
+		rotating := newSourceWith(t, through(client, kv), keyring)
+		if _, err := rotating.RotateKeys(t.Context(), acme); err != nil {
+			t.Fatal(err)
+		}
+		got, err := source.Secret(t.Context(), acme, c.name)
+		if c.want == "" {
+			if !errors.Is(err, tenants.ErrNotFound) {
+				t.Errorf("%s meanwhile: %q, %v", what, string(got), err)
+			}
+			continue
+		}
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s meanwhile: %q, %v", what, string(got), err)
+		}
+		keys, err := rotating.Keys(t.Context(), acme, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by := sealedBy(t, client, "/dw/t/secret/"+acme+"/"+c.name); by != fmt.Sprintf("%x", keys.Seal(nil, nil)[1:5]) {
+			t.Errorf("%s meanwhile: sealed by the old key", what)
+		}
 	}
 }
 
@@ -267,8 +358,11 @@ func TestARotationIsHeardOfByTheWatch(t *testing.T) {
 	keyring := filepath.Join(t.TempDir(), "keyring")
 	here, there := newSourceWith(t, client, keyring), newSourceWith(t, client, keyring)
 	acme := newTenant(t, here, "acme")
-	if _, err := there.Keys(t.Context(), acme, 0); err != nil {
-		t.Fatal(err)
+	away := newSourceWith(t, client, keyring) // its watch is lost for a while
+	for _, source := range []*tenantsetcd.Source{there, away} {
+		if _, err := source.Keys(t.Context(), acme, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	registry := follow(t, there)
 	rotated, err := here.RotateKeys(t.Context(), acme)
@@ -278,16 +372,18 @@ func TestARotationIsHeardOfByTheWatch(t *testing.T) {
 	if err := registry.WaitFor(t.Context(), rotated.Revision); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := there.Keys(t.Context(), acme, 0)
-	if err != nil {
+	if _, err := away.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	mine, err := here.Keys(t.Context(), acme, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(keys.Seal(nil, nil)[1:5], mine.Seal(nil, nil)[1:5]) {
-		t.Error("the other node still seals with the old key")
+	for name, source := range map[string]*tenantsetcd.Source{"watches": there, "has loaded again": away} {
+		keys, err := source.Keys(t.Context(), acme, 0)
+		if err != nil || !bytes.Equal(keys.Seal(nil, nil)[1:5], mine.Seal(nil, nil)[1:5]) {
+			t.Errorf("the node that %s still seals with the old key; %v", name, err)
+		}
 	}
 }
 

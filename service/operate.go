@@ -80,6 +80,19 @@ func (s *Service) Resume(ctx context.Context, id string) (tenants.Tenant, error)
 	return s.setState(ctx, id, tenants.Active)
 }
 
+// RotateKeys gives a tenant a new key to seal with. Its sessions go on.
+func (s *Service) RotateKeys(ctx context.Context, id string) (tenants.Tenant, error) {
+	t, ok := s.Tenants.ByID(id)
+	if !ok {
+		return tenants.Tenant{}, tenants.ErrNotFound
+	}
+	rotated, err := s.Source.RotateKeys(ctx, t.UUID)
+	if err != nil {
+		return tenants.Tenant{}, fmt.Errorf("rotate keys of tenant: %w", err)
+	}
+	return rotated, s.seen(ctx, rotated.Revision)
+}
+
 func (s *Service) setState(ctx context.Context, id string, state tenants.State) (tenants.Tenant, error) {
 	return s.UpdateTenant(ctx, id, 0, func(t *tenants.Tenant) error {
 		t.State = state

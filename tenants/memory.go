@@ -224,6 +224,22 @@ func (m *Memory) DeleteSecret(ctx context.Context, uuid, name string) error {
 	return nil
 }
 
+// RotateKeys implements Source. Only the revision grows: nothing is sealed here.
+func (m *Memory) RotateKeys(ctx context.Context, uuid string) (Tenant, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return Tenant{}, ErrUnavailable
+	}
+	t, ok := m.tenants[uuid]
+	if !ok || t.State == Deleting {
+		return Tenant{}, ErrNotFound
+	}
+	t.Revision = m.commit(Change{Tenants: []Tenant{t}})
+	m.tenants[uuid] = t
+	return t, nil
+}
+
 // PutKey implements Source.
 func (m *Memory) PutKey(ctx context.Context, k Key) error {
 	m.mu.Lock()

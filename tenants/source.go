@@ -51,6 +51,13 @@ type Source interface {
 	// DeleteSecret removes one. Idempotent.
 	DeleteSecret(ctx context.Context, uuid, name string) error
 
+	// RotateKeys gives the tenant a new key to seal with, under which its config
+	// and secrets are sealed at once, and returns it with its new revision. What
+	// older keys sealed elsewhere still opens, but for those dropped beyond
+	// seal.MaxDataKeys. Memory seals nothing: there it is a change without one.
+	// ErrNotFound when the tenant is gone or being deleted.
+	RotateKeys(ctx context.Context, uuid string) (Tenant, error)
+
 	// PutKey makes or replaces an administration key.
 	PutKey(ctx context.Context, k Key) error
 

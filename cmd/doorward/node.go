@@ -54,6 +54,7 @@ type node struct {
 	member    *cluster.Member // nil when somebody else runs the etcd
 	client    *clientv3.Client
 	source    *tenantsetcd.Source
+	rootKey   string // id of the topmost
 	registry  *tenants.Registry
 	sessions  *sessions.Manager
 	store     sessions.Store
@@ -175,7 +176,7 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	if err != nil {
 		return nil, err
 	}
-	n := &node{config: c, log: log, client: client}
+	n := &node{config: c, log: log, client: client, rootKey: ring.IDs()[0]}
 	n.source = tenantsetcd.New(client, ring, tenantsetcd.Config{})
 	n.registry = tenants.NewRegistry(n.source, tenants.RegistryConfig{PublicHost: publicURL.Hostname(), Log: log})
 
@@ -255,6 +256,7 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 		stop()
 		return errors.Join(err, group.Wait())
 	}
+	group.Go(func() error { n.rewrap(rooms); return nil })
 	servers := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}
 	for i, l := range []net.Listener{public, admin} {
 		group.Go(func() error {
@@ -323,10 +325,35 @@ func (n *node) keyringFits(ctx context.Context) error {
 	if len(some) == 0 {
 		return nil
 	}
-	if _, err := n.source.Keys(ctx, some[0].UUID); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
+	if _, err := n.source.Keys(ctx, some[0].UUID, 0); err != nil && !errors.Is(err, tenants.ErrNotFound) { // deleted this moment
 		return fmt.Errorf("key ring %s: %w (every node of one etcd has the same file; if it was lost, a new one is there now: put the old one back in its place)", n.config.Keyring.File, err)
 	}
 	return nil
+}
+
+// rewrapAgain is how long after a failure tenants' keys are wrapped again.
+const rewrapAgain = time.Minute
+
+// rewrap has the tenants' keys wrapped by the topmost root key, where they are
+// not, and says when that is so: then the others may be dropped from the ring,
+// if every node says so.
+func (n *node) rewrap(ctx context.Context) {
+	for {
+		wrapped, err := n.source.Rewrap(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			n.log.Info("every tenant's keys are wrapped by the topmost root key", "key", n.rootKey, "wrapped_anew", wrapped)
+			return
+		}
+		n.log.Error("tenants' keys are not all wrapped by the topmost root key; trying again", "key", n.rootKey, "wrapped_anew", wrapped, "err", err, "in", rewrapAgain)
+		select {
+		case <-time.After(rewrapAgain):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // nodeID names this node among those that share an etcd: what is in

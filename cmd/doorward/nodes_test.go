@@ -102,7 +102,7 @@ func TestADeletedTenantsKeysAreForgottenOnEveryNode(t *testing.T) {
 	keyring := filepath.Join(t.TempDir(), "keyring")
 	here, there := newSourceWith(t, client, keyring), newSourceWith(t, client, keyring)
 	acme := newTenant(t, here, "acme")
-	if _, err := there.Keys(t.Context(), acme); err != nil {
+	if _, err := there.Keys(t.Context(), acme, 0); err != nil {
 		t.Fatal(err)
 	}
 	registry := follow(t, there)
@@ -116,7 +116,7 @@ func TestADeletedTenantsKeysAreForgottenOnEveryNode(t *testing.T) {
 	if err := registry.WaitFor(t.Context(), after.Revision); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := there.Keys(t.Context(), acme); !errors.Is(err, tenants.ErrNotFound) {
+	if _, err := there.Keys(t.Context(), acme, 0); !errors.Is(err, tenants.ErrNotFound) {
 		t.Errorf("Keys on the other node: %v, want ErrNotFound", err)
 	}
 }

@@ -24,6 +24,7 @@ func tenantCommand() *cobra.Command {
 		tenantOne("show", "Show a tenant", http.MethodGet, "", output),
 		tenantOne("suspend", "Stop a tenant's logins and end its sessions", http.MethodPost, "/suspend", output),
 		tenantOne("resume", "Let a suspended tenant sign people in again", http.MethodPost, "/resume", output),
+		tenantOne("rotate-keys", "Encrypt what the tenant has with a new key from now on", http.MethodPost, "/rotate-keys", output),
 		tenantConfig(), tenantSecret(),
 	)
 	return cmd

@@ -298,6 +298,14 @@ func (s *Server) resumeTenant(c echo.Context) error {
 	return s.tenantAnswer(c, http.StatusOK, t)
 }
 
+func (s *Server) rotateKeys(c echo.Context) error {
+	t, err := s.svc.RotateKeys(c.Request().Context(), c.Param("tenant"))
+	if err != nil {
+		return err
+	}
+	return s.tenantAnswer(c, http.StatusOK, t)
+}
+
 func (s *Server) getConfig(c echo.Context) error {
 	t, err := s.tenantParam(c)
 	if err != nil {

@@ -114,6 +114,10 @@ func TestATenantIsMadeReadChangedAndDeleted(t *testing.T) {
 	s.ask("POST /t/new/v1/login", goodLogin).is(403, "forbidden")
 	s.ask("GET /t/new/v1/session", "", "Authorization", "Bearer "+token).is(401, "no_session")
 	s.operate("POST /tenants/new/resume", "").is(200, "")
+	if got := s.operate("POST /tenants/new/rotate-keys", "").is(200, ""); got.field("id") != "new" || got.Header().Get("ETag") == "" {
+		t.Errorf("rotated %s", got.Body)
+	}
+	s.operate("POST /tenants/nobody/rotate-keys", "").is(404, "not_found")
 	s.ask("GET /t/new/v1/session", "", "Authorization", "Bearer "+token).is(401, "no_session") // it has ended, not slept
 	s.operate("DELETE /tenants/new", "", "If-Match", s.operate("GET /tenants/new", "").Header().Get("ETag")).is(204, "")
 	s.operate("GET /tenants/new", "").is(404, "not_found")

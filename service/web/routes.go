@@ -64,6 +64,7 @@ func (s *Server) adminMap() []route {
 		{"DELETE", "/tenants/:tenant", s.deleteTenant, 0},
 		{"POST", "/tenants/:tenant/suspend", s.suspendTenant, 0},
 		{"POST", "/tenants/:tenant/resume", s.resumeTenant, 0},
+		{"POST", "/tenants/:tenant/rotate-keys", s.rotateKeys, 0},
 
 		{"POST", "/tenants/:tenant/verifiers", s.uploadVerifier, moduleTime},
 		{"GET", "/tenants/:tenant/verifiers", s.listVerifiers, 0},

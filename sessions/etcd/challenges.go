@@ -13,7 +13,7 @@ import (
 
 // PutChallenge implements sessions.Challenges.
 func (s *Store) PutChallenge(ctx context.Context, id sessions.ChallengeID, c sessions.Challenge) error {
-	keys, err := s.keys(ctx, c.Tenant)
+	keys, err := s.keys(ctx, c.Tenant, 0)
 	if err != nil {
 		return unavailable("read tenant keys", err)
 	}
@@ -47,11 +47,11 @@ func (s *Store) SpendAttempt(ctx context.Context, tenant string, id sessions.Cha
 		if len(got.Kvs) == 0 {
 			return sessions.Challenge{}, sessions.ErrNotFound
 		}
-		keys, err := s.keys(ctx, tenant)
+		keys, err := s.keys(ctx, tenant, 0)
 		if err != nil {
 			return sessions.Challenge{}, unavailable("read tenant keys", err)
 		}
-		text, err := keys.Open([]byte(path), got.Kvs[0].Value)
+		text, err := s.unseal(ctx, keys, tenant, got.Kvs[0])
 		if err != nil {
 			return sessions.Challenge{}, fmt.Errorf("open challenge: %w", err)
 		}

@@ -175,11 +175,11 @@ func (s *Store) put(ctx context.Context, kv *mvccpb.KeyValue) (sessions.Change, 
 			// It may be called after the watch that brought it has ended.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTime)
 			defer cancel()
-			keys, err := s.keys(ctx, tenant)
+			keys, err := s.keys(ctx, tenant, 0)
 			if err != nil {
 				return sessions.Session{}, unavailable("read tenant keys", err)
 			}
-			return open(keys, tenant, kv)
+			return s.open(ctx, keys, tenant, kv)
 		},
 	}, true
 }

@@ -21,10 +21,6 @@ type entry struct {
 	record *mvccpb.KeyValue // nil: gone
 }
 
-func (e entry) open(keys *seal.Keys) (sessions.Session, error) {
-	return open(keys, e.tenant, e.record)
-}
-
 // names reports whether the index entry is one of this session's.
 func (e entry) names(s sessions.Session) bool {
 	return e.index == nil || idIn(string(e.index.Key)) == s.ID
@@ -46,10 +42,10 @@ func (e entry) unchanged() []clientv3.Cmp {
 // deletes removes the record with its index entries. A record that cannot be
 // read can still be revoked: then index entries may stay, which readers pass
 // over, until their lease ends. An entry whose record is gone goes too.
-func (e entry) deletes(keys *seal.Keys) []clientv3.Op {
+func (s *Store) deletes(ctx context.Context, keys *seal.Keys, e entry) []clientv3.Op {
 	var ops []clientv3.Op
 	if e.record != nil {
-		session, err := e.open(keys)
+		session, err := s.open(ctx, keys, e.tenant, e.record)
 		if err == nil && e.names(session) {
 			return deletes(keys, e.digest, session)
 		}
@@ -83,7 +79,10 @@ func (s *Store) current(ctx context.Context, keys *seal.Keys, tenant string, d s
 	if e.record == nil {
 		return entry{}, sessions.ErrNotFound
 	}
-	session, err := e.open(keys)
+	session, err := s.open(ctx, keys, tenant, e.record)
+	if errors.Is(err, sessions.ErrUnavailable) {
+		return entry{}, err
+	}
 	if err != nil || !session.Superseded() {
 		return e, nil // one that does not open is deleted as it is
 	}
@@ -177,7 +176,7 @@ func (s *Store) DeleteID(ctx context.Context, tenant string, id sessions.ID) (in
 }
 
 func (s *Store) delete(ctx context.Context, tenant string, read func(*seal.Keys) (entry, error)) (int64, bool, error) {
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return 0, false, unavailable("read tenant keys", err)
 	}
@@ -189,7 +188,7 @@ func (s *Store) delete(ctx context.Context, tenant string, read func(*seal.Keys)
 		if err != nil {
 			return 0, false, err
 		}
-		done, err := s.client.Txn(ctx).If(e.unchanged()...).Then(e.deletes(keys)...).Commit()
+		done, err := s.client.Txn(ctx).If(e.unchanged()...).Then(s.deletes(ctx, keys, e)...).Commit()
 		if err != nil {
 			return 0, false, failed("delete session", err)
 		}
@@ -206,7 +205,7 @@ func (s *Store) delete(ctx context.Context, tenant string, read func(*seal.Keys)
 // condition within one transaction; what was rotated or touched meanwhile is
 // left for the next call.
 func (s *Store) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (n int, more bool, revision int64, err error) {
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return 0, true, 0, unavailable("read tenant keys", err)
 	}
@@ -247,7 +246,7 @@ func (s *Store) DeleteAll(ctx context.Context, tenant string, f sessions.Filter,
 func (s *Store) deleteEach(ctx context.Context, keys *seal.Keys, list []entry) (ended int, all bool, revision int64, err error) {
 	var ops []clientv3.Op
 	for _, e := range list {
-		ops = append(ops, clientv3.OpTxn(e.unchanged(), e.deletes(keys), nil))
+		ops = append(ops, clientv3.OpTxn(e.unchanged(), s.deletes(ctx, keys, e), nil))
 	}
 	done, err := s.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/doorward/doorward/tenants/seal"
 )
 
-// KeysFunc gives a tenant's data keys. An error means that nothing of the
-// tenant can be read or written.
-type KeysFunc func(ctx context.Context, tenant string) (*seal.Keys, error)
+// KeysFunc gives a tenant's data keys as they were at revision or later; with 0
+// any will do. An error means that nothing of the tenant can be read or written.
+type KeysFunc func(ctx context.Context, tenant string, revision int64) (*seal.Keys, error)
 
 // Config tunes a Store. The zero value is for the embedded member.
 type Config struct {
@@ -59,7 +59,7 @@ func New(client *clientv3.Client, keys KeysFunc, cfg Config) *Store {
 // Create implements sessions.Store. Only what has no condition shares its
 // transaction with others: one condition that fails fails all.
 func (s *Store) Create(ctx context.Context, c sessions.Creation) (int64, error) {
-	keys, err := s.keys(ctx, c.Session.Tenant)
+	keys, err := s.keys(ctx, c.Session.Tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
@@ -108,7 +108,7 @@ func (s *Store) createIf(ctx context.Context, keys *seal.Keys, c sessions.Creati
 			}
 			if err == nil {
 				when = append(when, old.unchanged()...)
-				ops = append(ops, old.deletes(keys)...)
+				ops = append(ops, s.deletes(ctx, keys, old)...)
 			}
 		}
 		done, err := s.leased(ctx, c.Session.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
@@ -140,11 +140,11 @@ func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (ses
 	if len(kvs) == 0 {
 		return sessions.Session{}, sessions.ErrNotFound
 	}
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return sessions.Session{}, unavailable("read tenant keys", err)
 	}
-	found, err := open(keys, tenant, kvs[0])
+	found, err := s.open(ctx, keys, tenant, kvs[0])
 	if err != nil {
 		return sessions.Session{}, err
 	}
@@ -157,15 +157,33 @@ func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (ses
 }
 
 // open reads a record. One that does not open, being another tenant's or moved
-// from another key, is no session here, and worth an error in the log.
-func open(keys *seal.Keys, tenant string, kv *mvccpb.KeyValue) (sessions.Session, error) {
-	text, err := keys.Open(kv.Key, kv.Value)
+// from another key, is no session here, and worth an error in the log. One whose
+// key is gone, so many rotations ago was it written, is not there any more:
+// ErrNotFound.
+func (s *Store) open(ctx context.Context, keys *seal.Keys, tenant string, kv *mvccpb.KeyValue) (sessions.Session, error) {
+	text, err := s.unseal(ctx, keys, tenant, kv)
+	if errors.Is(err, seal.ErrNoKey) {
+		return sessions.Session{}, fmt.Errorf("open session record: %w: %w", sessions.ErrNotFound, err)
+	}
 	if err != nil {
 		return sessions.Session{}, fmt.Errorf("open session record: %w", err)
 	}
 	found, err := decode(tenant, text)
 	found.Revision, found.Born = kv.ModRevision, kv.CreateRevision
 	return found, err
+}
+
+// unseal opens what is sealed by a tenant's keys. One that is not among these
+// another node may have made since, but not after the record.
+func (s *Store) unseal(ctx context.Context, keys *seal.Keys, tenant string, kv *mvccpb.KeyValue) ([]byte, error) {
+	text, err := keys.Open(kv.Key, kv.Value)
+	if !errors.Is(err, seal.ErrNoKey) {
+		return text, err
+	}
+	if keys, err = s.keys(ctx, tenant, kv.ModRevision); err != nil {
+		return nil, unavailable("read tenant keys", err)
+	}
+	return keys.Open(kv.Key, kv.Value)
 }
 
 // FindID implements sessions.Store. A rotation between its two reads leads it
@@ -195,7 +213,7 @@ func (s *Store) Touch(ctx context.Context, d sessions.Digest, touched sessions.S
 	if touched.Revision == 0 { // etcd has absent keys at 0
 		return 0, sessions.ErrNotFound
 	}
-	keys, err := s.keys(ctx, touched.Tenant)
+	keys, err := s.keys(ctx, touched.Tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
@@ -222,7 +240,7 @@ func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) 
 	if r.Was.Revision == 0 { // etcd has absent keys at 0
 		return 0, sessions.ErrNotFound
 	}
-	keys, err := s.keys(ctx, r.Was.Tenant)
+	keys, err := s.keys(ctx, r.Was.Tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
@@ -248,7 +266,7 @@ func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) 
 
 // List implements sessions.Store.
 func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, after sessions.ID, limit int) ([]sessions.Session, bool, error) {
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return nil, false, unavailable("read tenant keys", err)
 	}
@@ -272,7 +290,10 @@ func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, afte
 			if one.record == nil {
 				continue
 			}
-			session, err := one.open(keys)
+			session, err := s.open(ctx, keys, tenant, one.record)
+			if errors.Is(err, sessions.ErrNotFound) {
+				continue
+			}
 			if err != nil {
 				return nil, false, err
 			}
@@ -289,7 +310,7 @@ func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, afte
 
 // Count implements sessions.Store.
 func (s *Store) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {
-	keys, err := s.keys(ctx, tenant)
+	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}

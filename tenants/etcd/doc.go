@@ -11,5 +11,6 @@
 //
 // The one idea: a tenant's data keys are made with it and deleted with it, in
 // one transaction each. Whatever of its data outlives it anywhere, a backup
-// included, cannot be opened again.
+// included, cannot be opened again. A rotation adds one and drops the oldest
+// beyond seal.MaxDataKeys.
 package etcd

@@ -81,22 +81,25 @@ func (s *Source) DeleteSecret(ctx context.Context, uuid, name string) error {
 	return nil
 }
 
-// seal writes a value of a tenant that is there, sealed under its own key.
+// seal writes a value of a tenant that is there, sealed under its newest key: the
+// condition is that its keys, which come and go with it, are those known here.
 func (s *Source) seal(ctx context.Context, uuid, path string, value []byte) error {
-	keys, err := s.Keys(ctx, uuid)
-	if err != nil {
-		return err
+	for {
+		k, err := s.known(ctx, uuid, 0)
+		if err != nil {
+			return err
+		}
+		same := clientv3.Compare(clientv3.ModRevision(keysPrefix+uuid), "=", k.written)
+		put := clientv3.OpPut(path, string(k.keys.Seal([]byte(path), value)))
+		done, err := s.commit(ctx, []clientv3.Cmp{same}, []clientv3.Op{put})
+		if err != nil {
+			return err
+		}
+		if done.Succeeded {
+			return nil
+		}
+		s.forget(uuid, done.Header.Revision)
 	}
-	there := clientv3.Compare(clientv3.CreateRevision(tenantPrefix+uuid), ">", 0)
-	put := clientv3.OpPut(path, string(keys.Seal([]byte(path), value)))
-	done, err := s.commit(ctx, []clientv3.Cmp{there}, []clientv3.Op{put})
-	if err != nil {
-		return err
-	}
-	if !done.Succeeded {
-		return tenants.ErrNotFound
-	}
-	return nil
 }
 
 // open reads what seal wrote.
@@ -105,10 +108,6 @@ func (s *Source) open(ctx context.Context, uuid, path string) (value []byte, fou
 	if err != nil || len(got.Kvs) == 0 {
 		return nil, false, err
 	}
-	keys, err := s.Keys(ctx, uuid)
-	if err != nil {
-		return nil, false, err
-	}
-	value, err = keys.Open([]byte(path), got.Kvs[0].Value)
+	value, err = s.unseal(ctx, uuid, got.Kvs[0])
 	return value, err == nil, err
 }

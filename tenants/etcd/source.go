@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/doorward/doorward/tenants"
 	"github.com/doorward/doorward/tenants/seal"
@@ -40,8 +41,11 @@ type Source struct {
 	ring    *seal.Ring
 	timeout time.Duration
 
-	mu   sync.Mutex
-	keys map[string]*seal.Keys // by uuid; a tenant's keys do not change while it lives
+	reads singleflight.Group // of data keys, by uuid
+
+	mu      sync.Mutex
+	keys    map[string]known // by uuid
+	changed int64            // the last revision at which keys may have changed
 }
 
 // New returns a Source on client whose tenants' keys are wrapped by ring. The
@@ -50,7 +54,7 @@ func New(client *clientv3.Client, ring *seal.Ring, cfg Config) *Source {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
 	}
-	return &Source{client: client, ring: ring, timeout: cfg.Timeout, keys: map[string]*seal.Keys{}}
+	return &Source{client: client, ring: ring, timeout: cfg.Timeout, keys: map[string]known{}}
 }
 
 // Create implements tenants.Source. The tenant's data keys come to be in the
@@ -78,8 +82,8 @@ func (s *Source) Create(ctx context.Context, t tenants.Tenant) (tenants.Tenant, 
 		}
 		return tenants.Tenant{}, tenants.ErrHostTaken
 	}
-	s.remember(t.UUID, keys)
 	t.Revision = done.Header.Revision
+	s.remember(t.UUID, known{keys: keys, written: t.Revision, read: t.Revision})
 	return t, nil
 }
 
@@ -165,7 +169,7 @@ func (s *Source) Remove(ctx context.Context, uuid string) error {
 			return fmt.Errorf("remove tenant: %w", err)
 		}
 		if done.Succeeded {
-			s.forget([]string{uuid})
+			s.forget(uuid, done.Header.Revision)
 			return nil
 		}
 	}
@@ -200,6 +204,7 @@ func (s *Source) Load(ctx context.Context) (tenants.Contents, error) {
 			from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
 		}
 	}
+	s.forgetBefore(c.Revision) // who loads has not watched
 	return c, nil
 }
 
@@ -218,8 +223,11 @@ func (s *Source) Watch(ctx context.Context, revision int64, apply func(tenants.C
 			if err := note(&c, event); err != nil {
 				return err
 			}
+			// Another node may have deleted the tenant, or rotated its keys.
+			if uuid, ok := strings.CutPrefix(string(event.Kv.Key), tenantPrefix); ok {
+				s.forget(uuid, event.Kv.ModRevision)
+			}
 		}
-		s.forget(c.Removed) // also where another node has deleted the tenant
 		apply(c)
 	}
 	if err := ctx.Err(); err != nil {
@@ -257,47 +265,6 @@ func note(c *tenants.Change, event *clientv3.Event) error {
 	c.Tenants = append(c.Tenants, put.Tenants...)
 	c.Keys = append(c.Keys, put.Keys...)
 	return nil
-}
-
-// Keys returns the tenant's data keys, unwrapped. tenants.ErrNotFound when it
-// has none: it is gone.
-func (s *Source) Keys(ctx context.Context, uuid string) (*seal.Keys, error) {
-	s.mu.Lock()
-	known := s.keys[uuid]
-	s.mu.Unlock()
-	if known != nil {
-		return known, nil
-	}
-	path := keysPrefix + uuid
-	got, err := s.get(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("read tenant keys: %w", err)
-	}
-	if len(got.Kvs) == 0 {
-		return nil, tenants.ErrNotFound
-	}
-	keys, err := s.ring.Unwrap([]byte(path), got.Kvs[0].Value)
-	if err != nil {
-		return nil, fmt.Errorf("unwrap tenant keys: %w; is this the key ring that the data was made with?", err)
-	}
-	s.remember(uuid, keys)
-	return keys, nil
-}
-
-// forget drops the keys of tenants that are gone: what they open is not to be
-// read again.
-func (s *Source) forget(uuids []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, uuid := range uuids {
-		delete(s.keys, uuid)
-	}
-}
-
-func (s *Source) remember(uuid string, keys *seal.Keys) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys[uuid] = keys
 }
 
 // PutKey implements tenants.Source.

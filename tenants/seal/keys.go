@@ -7,6 +7,10 @@ import (
 	"encoding/binary"
 )
 
+// MaxDataKeys is how many data keys a tenant has at the most: the one that seals
+// and those before it. What was sealed by an older one does not open again.
+const MaxDataKeys = 8
+
 // Keys are one tenant's: data keys that seal its records (the newest seals,
 // every one opens) and an index key that never rotates, so that an index entry
 // is found again after a rotation. Safe for use by many goroutines.
@@ -31,7 +35,8 @@ func (*Keys) GoString() string { return "redacted" }
 // Seal encrypts plain and binds it to aad, normally the full etcd key.
 func (k *Keys) Seal(aad, plain []byte) []byte { return k.data.Seal(aad, plain) }
 
-// Open undoes Seal for the same aad, or returns ErrSealed.
+// Open undoes Seal for the same aad, or returns ErrSealed: as ErrNoKey when
+// other keys might open it.
 func (k *Keys) Open(aad, sealed []byte) ([]byte, error) { return k.data.Open(aad, sealed) }
 
 // Index returns 32 bytes that stand for value in an index key: equal values
@@ -43,9 +48,10 @@ func (k *Keys) Index(value string) []byte {
 }
 
 // Rotate returns Keys that seal with a new data key and still open what the
-// old ones sealed.
+// last MaxDataKeys-1 sealed.
 func (k *Keys) Rotate() *Keys {
-	return &Keys{data: append(keys{newKey()}, k.data...), index: k.index}
+	kept := k.data[:min(len(k.data), MaxDataKeys-1)]
+	return &Keys{data: append(keys{newKey()}, kept...), index: k.index}
 }
 
 // encode lays k out for wrapping: index key, then each data key with its id.

@@ -15,6 +15,11 @@ import (
 // another place, or damaged; which of them is not told.
 var ErrSealed = errors.New("sealed value does not open")
 
+// ErrNoKey is an ErrSealed of which that much can be told: the value names a key
+// that is not among these. It may have come to be since they were read, or have
+// been dropped, or never have been.
+var ErrNoKey = fmt.Errorf("%w: no such key here", ErrSealed)
+
 // A sealed value is
 //
 //	version (1) | key id (4, big endian) | salt (24) | AES-256-GCM ciphertext and tag
@@ -39,8 +44,11 @@ type key struct {
 	Secret [keySize]byte
 }
 
+// name is the id as people read it.
+func (k key) name() string { return fmt.Sprintf("%08x", k.ID) }
+
 // String shows the id alone.
-func (k key) String() string { return fmt.Sprintf("key %08x (redacted)", k.ID) }
+func (k key) String() string { return fmt.Sprintf("key %s (redacted)", k.name()) }
 
 // GoString shows the id alone.
 func (k key) GoString() string { return k.String() }
@@ -118,5 +126,5 @@ func (ks keys) Open(aad, sealed []byte) ([]byte, error) {
 			return k.open(aad, sealed)
 		}
 	}
-	return nil, ErrSealed
+	return nil, ErrNoKey
 }

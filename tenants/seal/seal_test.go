@@ -57,8 +57,25 @@ func TestKeys(t *testing.T) {
 		if !bytes.Equal(r.Index("alice"), k.Index("alice")) {
 			t.Fatal("index changed")
 		}
-		if _, err := k.Open([]byte("here"), r.Seal([]byte("here"), nil)); !errors.Is(err, seal.ErrSealed) {
-			t.Fatal("the old keys open what the new one sealed")
+		if _, err := k.Open([]byte("here"), r.Seal([]byte("here"), nil)); !errors.Is(err, seal.ErrNoKey) || !errors.Is(err, seal.ErrSealed) {
+			t.Fatalf("what the new key sealed, by the old keys: %v", err)
+		}
+	})
+	t.Run("what has a known key and does not open needs no other keys", func(t *testing.T) {
+		if _, err := k.Open([]byte("there"), sealed); errors.Is(err, seal.ErrNoKey) {
+			t.Fatalf("err = %v", err)
+		}
+	})
+	t.Run("the last eight keys open, no older one", func(t *testing.T) {
+		r := k
+		for range seal.MaxDataKeys - 1 {
+			r = r.Rotate()
+		}
+		if _, err := r.Open([]byte("here"), sealed); err != nil {
+			t.Fatalf("after seven rotations: %v", err)
+		}
+		if _, err := r.Rotate().Open([]byte("here"), sealed); !errors.Is(err, seal.ErrNoKey) {
+			t.Fatalf("after eight rotations: %v", err)
 		}
 	})
 	t.Run("prints nothing", func(t *testing.T) {
@@ -121,4 +138,82 @@ func TestRing(t *testing.T) {
 			t.Fatalf("err = %v", err)
 		}
 	})
+}
+
+func TestARingChanges(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyring")
+	first, err := seal.LoadOrCreateRing(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// written is a ring as the next server finds it.
+	written := func(r *seal.Ring, err error) *seal.Ring {
+		t.Helper()
+		if err == nil {
+			err = r.Replace(path)
+		}
+		if err == nil {
+			r, err = seal.LoadRing(path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the file has %v, %v", info.Mode(), err)
+		}
+		return r
+	}
+	old := first.IDs()[0]
+	refuse := func(r *seal.Ring, err error) {
+		t.Helper()
+		if err == nil {
+			t.Fatalf("not refused: %v", r.IDs())
+		}
+	}
+	refuse(first.Promote())
+
+	added := written(first.Add())
+	if ids := added.IDs(); len(ids) != 2 || ids[0] != old || added.Added() != ids[1] {
+		t.Fatalf("added: %v, new is %q", ids, added.Added())
+	}
+	refuse(added.Add())
+	undone, err := added.Drop(added.Added())
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuse(undone.Promote())
+
+	promoted := written(added.Promote())
+	if ids := promoted.IDs(); len(ids) != 2 || ids[0] != added.Added() || ids[1] != old || promoted.Added() != "" {
+		t.Fatalf("promoted: %v", ids)
+	}
+	refuse(promoted.Promote()) // a second time would bring the old key back
+	refuse(promoted.Drop(promoted.IDs()[0]))
+	refuse(promoted.Drop("nothere"))
+
+	// While the nodes are changed one after another, each opens what any of them
+	// wraps.
+	k := seal.NewKeys()
+	for name, pair := range map[string][2]*seal.Ring{
+		"before and during": {first, added}, "during": {added, first},
+		"after the add": {added, promoted}, "the reverse": {promoted, added},
+	} {
+		if _, err := pair[1].Unwrap(nil, pair[0].Wrap(nil, k)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if !promoted.Wraps(promoted.Wrap(nil, k)) || promoted.Wraps(added.Wrap(nil, k)) {
+		t.Error("Wraps does not tell which root key wrapped")
+	}
+	dropped := written(promoted.Drop(old))
+	if _, err := dropped.Unwrap(nil, promoted.Wrap(nil, k)); err != nil {
+		t.Error(err)
+	}
+	if _, err := dropped.Unwrap(nil, first.Wrap(nil, k)); !errors.Is(err, seal.ErrNoKey) {
+		t.Errorf("what the dropped key wrapped: %v", err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 1 {
+		t.Errorf("files left behind: %v, %v", files, err)
+	}
 }

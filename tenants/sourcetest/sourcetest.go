@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) tenants.Source) {
 		{"a config is replaced whole and is the tenant's own", config},
 		{"secrets go by name and are the tenant's own", secrets},
 		{"a tenant has so many secrets", secretCount},
+		{"a rotation of keys loses nothing, is seen, and spares what is gone", rotates},
 		{"keys come, change and go", keys},
 		{"a watch tells what a load shows", watches},
 		{"a watch of the past ends where a load does", watchesThePast},
@@ -338,6 +339,47 @@ func secretCount(e exam) {
 	e.must(e.source.PutSecret(e.Context(), a.UUID, "one-more", tenants.Secret("x")))
 }
 
+func rotates(e exam) {
+	a, other := e.create("a", "a.test"), e.create("b")
+	e.must(e.source.PutConfig(e.Context(), a.UUID, json.RawMessage(`{"k":1}`)))
+	e.must(e.source.PutSecret(e.Context(), a.UUID, "kept", tenants.Secret("x")))
+	e.must(e.source.PutSecret(e.Context(), a.UUID, "gone", tenants.Secret("x")))
+	e.must(e.source.DeleteSecret(e.Context(), a.UUID, "gone"))
+	m := e.follow(e.load())
+	for range 20 { // more than there are kept keys
+		rotated, err := e.source.RotateKeys(e.Context(), a.UUID)
+		e.must(err)
+		if rotated.Revision <= a.Revision {
+			e.Fatalf("revision %d after %d", rotated.Revision, a.Revision)
+		}
+		a.Revision = rotated.Revision
+		if diff := cmp.Diff(a, rotated); diff != "" {
+			e.Fatalf("returned differs (-want +got):\n%s", diff)
+		}
+	}
+	e.holds(a, other)
+	e.reaches(m)
+	if got, err := e.source.Config(e.Context(), a.UUID); err != nil || string(got) != `{"k":1}` {
+		e.Fatalf("config is %s, %v", got, err)
+	}
+	if got, err := e.source.Secret(e.Context(), a.UUID, "kept"); err != nil || string(got) != "x" {
+		e.Fatalf("secret has %d bytes, %v", len(got), err)
+	}
+	_, err := e.source.Secret(e.Context(), a.UUID, "gone")
+	e.want(tenants.ErrNotFound, err)
+
+	a.State = tenants.Deleting
+	a = e.update(a)
+	for _, uuid := range []string{a.UUID, "never-was"} {
+		_, err := e.source.RotateKeys(e.Context(), uuid)
+		e.want(tenants.ErrNotFound, err)
+	}
+	e.must(e.source.Remove(e.Context(), a.UUID))
+	_, err = e.source.RotateKeys(e.Context(), a.UUID)
+	e.want(tenants.ErrNotFound, err)
+	e.holds(other)
+}
+
 func key(id string, expires time.Time) tenants.Key {
 	return tenants.Key{ID: id, Kind: "operator", Digest: tenants.NewKeySecret().Digest(), CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), ExpiresAt: expires}
 }
@@ -548,6 +590,7 @@ func over(e exam) {
 		"Secret":       func() error { _, err := e.source.Secret(ctx, t.UUID, "s"); return err },
 		"PutSecret":    func() error { return e.source.PutSecret(ctx, t.UUID, "s2", tenants.Secret("x")) },
 		"DeleteSecret": func() error { return e.source.DeleteSecret(ctx, t.UUID, "s") },
+		"RotateKeys":   func() error { _, err := e.source.RotateKeys(ctx, t.UUID); return err },
 		"PutKey":       func() error { return e.source.PutKey(ctx, key("k2", time.Time{})) },
 		"DeleteKey":    func() error { return e.source.DeleteKey(ctx, "k") },
 	} {

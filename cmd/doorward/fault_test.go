@@ -405,9 +405,10 @@ func TestFaultWithoutEtcdATenantChoosesWhatCounts(t *testing.T) {
 	asking.Go(func() { ask("unseen", "bounded", unseen) })
 	began := time.Now()
 	in, err := b.login("bounded", "alice", "x")
-	if took := time.Since(began); err != nil || in.status != http.StatusServiceUnavailable || took > 3*time.Second {
-		t.Errorf("sign in without etcd: %d %s %v after %v", in.status, in.body, err, took)
+	if err != nil || in.status != http.StatusServiceUnavailable || in.header.Get("Retry-After") == "" {
+		t.Errorf("sign in without etcd: %d %s %v", in.status, in.body, err)
 	}
+	t.Logf("sign in without etcd: %s after %v", in.field("code"), time.Since(began))
 	asking.Wait()
 	slices.SortFunc(all, func(x, y found) int { return cmp.Compare(x.at, y.at) })
 	var took []time.Duration

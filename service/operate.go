@@ -160,9 +160,15 @@ func (s *Service) RevokeSessions(ctx context.Context, tenantID string, f session
 }
 
 // RevokeEverybody ends every session of every tenant, by one write. How many
-// that were is counted afterwards, as well as it can be.
+// that were is counted afterwards, as well as it can be. Where the store takes
+// no puts it goes from tenant to tenant, and may say that it is to be called
+// again.
 func (s *Service) RevokeEverybody(ctx context.Context) (Revoked, error) {
 	revision, err := s.Sessions.RevokeEverybody(ctx)
+	if errors.Is(err, sessions.ErrUnavailable) {
+		s.Log.Warn("sessions could not be ended by one write; going from tenant to tenant", "err", err)
+		return s.revokeEach(ctx)
+	}
 	if err != nil {
 		return Revoked{}, fmt.Errorf("revoke every session: %w", err)
 	}
@@ -176,6 +182,29 @@ func (s *Service) RevokeEverybody(ctx context.Context) (Revoked, error) {
 				return done, nil // they have ended all the same
 			}
 			done.Processed += n
+		}
+	}
+	return done, nil
+}
+
+// revokeEach ends the sessions of one tenant after another, and stops where
+// there is more to do than one call may.
+func (s *Service) revokeEach(ctx context.Context) (Revoked, error) {
+	var done Revoked
+	for after, more := "", true; more; more = after != "" {
+		var page []tenants.Tenant
+		page, after = s.Tenants.List(after, 500)
+		for _, t := range page {
+			one, err := s.revoke(ctx, t.UUID, sessions.Filter{}, "")
+			if err != nil {
+				return Revoked{}, err
+			}
+			done.Processed += one.Processed
+			done.Revision = max(done.Revision, one.Revision)
+			if one.More {
+				done.More = true
+				return done, nil
+			}
 		}
 	}
 	return done, nil

@@ -3,7 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/sessions"
+	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
 )
 
 // What is promised of sessions when something is broken, on real processes.
@@ -499,8 +502,100 @@ func TestFaultASecondNodeAnswersFromMemory(t *testing.T) {
 	}
 }
 
-var _ = context.Background
-var _ = fmt.Sprint
+// Many sessions end at one moment, and none of them lives longer because etcd
+// has so many to clear away: the deadline is in the record.
+func deadline(t *testing.T, n int, in time.Duration) {
+	client := startMember(t)
+	source := newSource(t, client)
+	store := newStore(t, client, source, sessionsetcd.Config{})
+	tenant := newTenant(t, source, "acme")
+	managers := map[sessions.Mode]*sessions.Manager{}
+	for _, mode := range []sessions.Mode{sessions.Centralized, sessions.Cached, sessions.Replicated} {
+		m := sessions.New(store, store, sessions.Config{Mode: mode})
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		done := make(chan struct{})
+		go func() { defer close(done); m.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+		if err := m.WaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		managers[mode] = m
+	}
+	now := time.Now().UTC()
+	end := now.Add(in)
+	tokens := make([]sessions.Token, n)
+	each(n, 256, func(i int) {
+		tokens[i] = sessions.NewToken()
+		if _, err := store.Create(t.Context(), sessions.Creation{Digest: tokens[i].Digest(tenant), Session: sessions.Session{
+			ID: sessions.NewID(now), Tenant: tenant, Subject: "user" + strconv.Itoa(i), Claims: json.RawMessage("{}"),
+			AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now, Idle: in, IdleExpiresAt: end, ExpiresAt: end,
+		}}); err != nil {
+			t.Errorf("create: %v", err)
+		}
+	})
+	made := time.Since(now)
+	if t.Failed() {
+		return
+	}
+	// sweep asks about each once, and reports how many were accepted and when the
+	// last of these was asked about.
+	sweep := func(m *sessions.Manager) (accepted int64, last time.Time) {
+		var count, latest atomic.Int64
+		each(n, 8, func(i int) {
+			asked := time.Now()
+			_, err := m.Find(t.Context(), tenant, tokens[i], sessions.Reading{})
+			switch {
+			case err == nil:
+				count.Add(1)
+				for old := latest.Load(); asked.UnixNano() > old && !latest.CompareAndSwap(old, asked.UnixNano()); old = latest.Load() {
+				}
+			case !errors.Is(err, sessions.ErrNotFound) || asked.Before(end) && time.Now().Before(end):
+				t.Errorf("find %v before the deadline: %v", end.Sub(asked), err)
+			}
+		})
+		return count.Load(), time.Unix(0, latest.Load())
+	}
+	for mode, m := range managers {
+		accepted, _ := sweep(m)
+		if accepted < int64(n) {
+			t.Fatalf("%s: %d of %d were accepted before their deadline, %v before it; the machine is too slow for this", mode, accepted, n, time.Until(end))
+		}
+	}
+	asked := time.Until(end)
+	var last time.Time
+	for time.Now().Before(end) { // they are used all the time
+		if accepted, at := sweep(managers[sessions.Cached]); accepted > 0 {
+			last = at
+		}
+	}
+	time.Sleep(time.Until(end.Add(time.Second)))
+	for mode, m := range managers {
+		if accepted, _ := sweep(m); accepted > 0 {
+			t.Errorf("%s: %d of %d were accepted a second after their deadline", mode, accepted, n)
+		}
+	}
+	held, err := store.Count(t.Context(), tenant, sessions.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d sessions made in %v, all accepted until %v before their deadline; the last accept was asked for %v before it; etcd still holds %d %v after it",
+		n, made, asked, end.Sub(last), held, time.Since(end))
+	if last.After(end) {
+		t.Errorf("one was accepted %v after its deadline", last.Sub(end))
+	}
+	if held != n {
+		t.Errorf("etcd holds %d of %d, so this shows nothing", held, n)
+	}
+}
+
+func TestFaultSessionsThatEndTogetherEndInTime(t *testing.T) { deadline(t, 2000, 12*time.Second) }
+
+func TestSoakSessionsThatEndTogetherEndInTime(t *testing.T) {
+	if !soak() {
+		t.Skip("takes minutes; make soak")
+	}
+	deadline(t, 100_000, 3*time.Minute)
+}
 
 // soak reports whether there is time for the long forms of these tests.
 func soak() bool { return os.Getenv("DOORWARD_SOAK") != "" }

@@ -57,7 +57,7 @@ func (r *revisions) after(t testing.TB, before, now int64) {
 // out over HTTP.
 func crashes(t *testing.T, cycles int) {
 	s := newSite(t, "DOORWARD_LOG_LEVEL=error")
-	const perSecond, lanes, kept = 200, 32, 300
+	const perSecond, lanes, kept = 200, 12, 300
 	s.honest("honest", nil)
 	var revision revisions
 	var all []*life // of this and earlier cycles
@@ -119,7 +119,7 @@ func crashes(t *testing.T, cycles int) {
 				}
 			})
 		}
-		time.Sleep(500*time.Millisecond + rand.N(time.Second)) // when it is killed is a matter of luck
+		time.Sleep(time.Second + rand.N(time.Second)) // when it is killed is a matter of luck
 		s.crash()
 		busy += time.Since(began)
 		close(stop)

@@ -83,6 +83,14 @@ func TestAFullNodeSignsOutAndRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer etcd.Close()
+	// What is on a lease that ends while the database is full must go.
+	lease, err := etcd.Grant(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := etcd.Put(t.Context(), "leased", "", clientv3.WithLease(lease.ID)); err != nil {
+		t.Fatal(err)
+	}
 	fill := strings.Repeat("x", 3000)
 	for i := 0; ; {
 		var puts []clientv3.Op
@@ -115,6 +123,19 @@ func TestAFullNodeSignsOutAndRecovers(t *testing.T) {
 		}
 		way.end(own[way.tenant], other[way.tenant])
 		is(http.StatusUnauthorized, way.tenant, token, "after its end with a full database")
+	}
+	for began := time.Now(); ; {
+		got, err := etcd.Get(t.Context(), "leased", clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Count == 0 {
+			break
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("a key on a lease that has ended stays while the database is full")
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	if got := login("home"); got.status != http.StatusServiceUnavailable {
 		t.Errorf("sign in while the database is still full: %d %s", got.status, got.body)

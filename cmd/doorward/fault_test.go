@@ -71,12 +71,22 @@ func each(n, atOnce int, do func(i int)) {
 	workers.Wait()
 }
 
+// decided asks again while a machine that is busy with other things says 503.
+func (s *site) decided(ask func() (answer, error)) (answer, error) {
+	for began := time.Now(); ; {
+		got, err := ask()
+		if err != nil || got.status != http.StatusServiceUnavailable || time.Since(began) > 20*time.Second {
+			return got, err
+		}
+	}
+}
+
 // opens signs in n times and returns their tokens.
 func (s *site) opens(tenant string, n int) []string {
 	s.Helper()
 	tokens := make([]string, n)
-	each(n, 16, func(i int) {
-		got, err := s.login(tenant, "alice", "x")
+	each(n, 12, func(i int) {
+		got, err := s.decided(func() (answer, error) { return s.login(tenant, "alice", "x") })
 		if err != nil || got.status != http.StatusCreated {
 			s.Errorf("sign in: %d %s %v", got.status, got.body, err)
 			return
@@ -121,7 +131,7 @@ func (s *site) meets(within time.Duration, tenant string, tokens ...string) time
 // ends signs out and returns when that was acknowledged.
 func (s *site) ends(tenant, token string) time.Time {
 	s.Helper()
-	got, err := s.session("DELETE", tenant, token)
+	got, err := s.decided(func() (answer, error) { return s.session("DELETE", tenant, token) })
 	if err != nil || got.status != http.StatusNoContent {
 		s.Errorf("sign out: %d %s %v", got.status, got.body, err)
 	}
@@ -170,15 +180,17 @@ func TestFaultARevokeIsHeardWithinMilliseconds(t *testing.T) {
 			for {
 				asked := time.Now()
 				got, err := b.session("GET", "honest", token)
-				if err != nil || got.status != http.StatusOK && got.status != http.StatusUnauthorized {
+				if err != nil || got.status != http.StatusOK && got.status != http.StatusUnauthorized && got.status != http.StatusServiceUnavailable {
 					t.Fatalf("validate at B: %d %s %v", got.status, got.body, err)
 				}
 				if got.status == http.StatusUnauthorized {
 					gaps = append(gaps, time.Since(ack))
 					break
 				}
-				accepts++
-				late = max(late, asked.Sub(ack))
+				if got.status == http.StatusOK {
+					accepts++
+					late = max(late, asked.Sub(ack))
+				}
 				time.Sleep(time.Until(asked.Add(time.Millisecond)))
 			}
 		}
@@ -356,7 +368,8 @@ func TestFaultALostWatchAcceptsNothingThatEnded(t *testing.T) {
 			}
 			t.Logf("accepts again %v after it was healed", b.meets(25*time.Second, "honest", live...))
 			for _, token := range ended {
-				if got, err := b.session("GET", "honest", token); err != nil || got.status != http.StatusUnauthorized {
+				got, err := b.decided(func() (answer, error) { return b.session("GET", "honest", token) })
+				if err != nil || got.status != http.StatusUnauthorized {
 					t.Errorf("validate of one that ended, after all: %d %s %v", got.status, got.body, err)
 				}
 			}

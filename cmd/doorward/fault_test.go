@@ -312,7 +312,7 @@ func TestFaultALostWatchAcceptsNothingThatEnded(t *testing.T) {
 	a, b, r := behind(t)
 	a.honest("honest", nil)
 	watched := 7 * time.Second
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name  string
 		fault fault
 		heals bool // by itself
@@ -325,17 +325,22 @@ func TestFaultALostWatchAcceptsNothingThatEnded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			live, ended := a.opens("honest", 5), a.opens("honest", 10)
 			b.meets(20*time.Second, "honest", append(live, ended...)...)
+			// One more ends with its tenant, of whose state B does not hear either.
+			leaves := "leaves" + strconv.Itoa(i)
+			a.honest(leaves, nil)
+			left := a.opens(leaves, 1)[0]
+			b.meets(20*time.Second, leaves, left)
 			r.set(c.fault)
 			defer r.set(healthy)
 			var watching sync.WaitGroup
 			var mu sync.Mutex
 			counts := map[string]int{}
 			lastAccept, slowest := time.Duration(0), time.Duration(0)
-			watch := func(token, is string, since time.Time) {
+			watch := func(tenant, token, is string, since time.Time) {
 				for tick := since; time.Since(since) < watched; tick = tick.Add(20 * time.Millisecond) {
 					time.Sleep(time.Until(tick))
 					asked := time.Now()
-					got, err := b.session("GET", "honest", token)
+					got, err := b.session("GET", tenant, token)
 					if err != nil {
 						t.Errorf("validate: %v", err)
 						return
@@ -352,11 +357,14 @@ func TestFaultALostWatchAcceptsNothingThatEnded(t *testing.T) {
 					}
 				}
 			}
+			a.operate(http.StatusOK, "POST /tenants/"+leaves+"/suspend", nil)
+			suspended := time.Now()
+			watching.Go(func() { watch(leaves, left, "ended", suspended) })
 			for _, token := range live {
-				watching.Go(func() { watch(token, "live", time.Now()) })
+				watching.Go(func() { watch("honest", token, "live", time.Now()) })
 			}
 			for _, token := range ended {
-				watching.Go(func() { watch(token, "ended", a.ends("honest", token)) })
+				watching.Go(func() { watch("honest", token, "ended", a.ends("honest", token)) })
 			}
 			watching.Wait()
 			t.Logf("the last accept began %v after the ack; answers %v, the slowest took %v", lastAccept, counts, slowest)

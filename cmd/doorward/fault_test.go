@@ -45,6 +45,13 @@ func behind(t *testing.T, relayed ...string) (a, b *site, r *relay) {
 	return a, b, r
 }
 
+// in is s for a part of its test.
+func (s *site) in(t *testing.T) *site {
+	part := *s
+	part.TB = t
+	return &part
+}
+
 // honest makes a tenant that signs everybody in as alice, who may have a
 // thousand sessions, with these settings besides.
 func (s *site) honest(id string, settings map[string]any) {
@@ -227,17 +234,18 @@ func stopped(t *testing.T, long time.Duration) {
 	b.client.Transport.(*http.Transport).MaxIdleConnsPerHost = 600
 	for _, c := range []struct {
 		name string
-		end  func(tokens []string)
+		end  func(a *site, tokens []string)
 		wait bool // with asking until the node runs again
 	}{
-		{"one by one", func(tokens []string) {
+		{"one by one", func(a *site, tokens []string) {
 			each(len(tokens), 16, func(i int) { a.ends("honest", tokens[i]) })
 		}, true},
-		{"all at once, and asked while it is stopped", func([]string) {
+		{"all at once, and asked while it is stopped", func(a *site, _ []string) {
 			a.operate(http.StatusOK, "POST /tenants/honest/sessions/revoke", map[string]bool{"all": true})
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			a, b := a.in(t), b.in(t)
 			const n = 500
 			tokens := a.opens("honest", n)
 			b.meets(10*time.Second, "honest", tokens...)
@@ -274,7 +282,7 @@ func stopped(t *testing.T, long time.Duration) {
 			}
 			stop := time.Now()
 			b.cmd.Process.Signal(syscall.SIGSTOP)
-			c.end(tokens)
+			c.end(a, tokens)
 			if !c.wait {
 				close(ask)
 			}
@@ -323,6 +331,7 @@ func TestFaultALostWatchAcceptsNothingThatEnded(t *testing.T) {
 		{"every connection is cut", severed, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			a, b := a.in(t), b.in(t)
 			live, ended := a.opens("honest", 5), a.opens("honest", 10)
 			b.meets(20*time.Second, "honest", append(live, ended...)...)
 			// One more ends with its tenant, of whose state B does not hear either.

@@ -566,7 +566,8 @@ func deadline(t *testing.T, n int, in time.Duration) {
 		tokens[i] = sessions.NewToken()
 		one := sessions.Creation{Digest: tokens[i].Digest(tenant), Session: sessions.Session{
 			ID: sessions.NewID(now), Tenant: tenant, Subject: "user" + strconv.Itoa(i), Claims: json.RawMessage("{}"),
-			AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now, Idle: in, IdleExpiresAt: end, ExpiresAt: end,
+			AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now,
+			Idle: time.Hour, IdleExpiresAt: end.Add(time.Hour), ExpiresAt: end, // the absolute one alone decides
 		}}
 		_, err := store.Create(t.Context(), one)
 		for errors.Is(err, sessions.ErrUnavailable) && time.Now().Before(end) { // a busy machine is slow

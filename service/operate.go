@@ -175,8 +175,8 @@ func (s *Service) RevokeSessions(ctx context.Context, tenantID string, f session
 
 // RevokeEverybody ends every session of every tenant, by one write. How many
 // that were is counted afterwards, as well as it can be. Where the store takes
-// no puts, it ends those of one tenant after the other; what it has ended stays
-// ended when it fails half-way.
+// no puts, it ends those of one tenant after the other, and may say that it is
+// to be called again; what it has ended stays ended when it fails half-way.
 func (s *Service) RevokeEverybody(ctx context.Context) (Revoked, error) {
 	revision, err := s.Sessions.RevokeEverybody(ctx)
 	if err != nil {

@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "bare" {
 		bareServer()
 	}
+	if len(os.Args) == 4 && os.Args[1] == "opener" {
+		fmt.Fprintln(os.Stderr, openSessions(os.Args[2], os.Args[3]))
+		os.Exit(1)
+	}
 	testscript.Main(m, map[string]func(){"doorward": main})
 }
 

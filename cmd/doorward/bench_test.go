@@ -304,13 +304,8 @@ func compare(b *testing.B, s, bare *site, ask, askBare func() error) {
 	b.ReportMetric(target.cost()/bareCost, "×bare")
 	b.ReportMetric(again.cost()/first.cost(), "bare:bare")
 	b.ReportMetric(float64(opened), "new-conns")
-	b.ReportMetric(percentile(waits, 50), "p50-µs")
-	b.ReportMetric(percentile(waits, 99), "p99-µs")
-}
-
-// percentile of sorted durations, in microseconds.
-func percentile(sorted []time.Duration, p int) float64 {
-	return float64(sorted[min(len(sorted)-1, len(sorted)*p/100)].Nanoseconds()) / 1000
+	b.ReportMetric(micros(percentile(waits, 50)), "p50-µs")
+	b.ReportMetric(micros(percentile(waits, 99)), "p99-µs")
 }
 
 // fetch makes one request and wants that status.
@@ -362,8 +357,8 @@ func (s *site) signIn(base string) (string, error) {
 	return out.Token, json.Unmarshal(body, &out)
 }
 
-// each does something for every number below n, callers at a time.
-func each(b *testing.B, n int, do func(i int) error) {
+// eachOf does something for every number below n, callers at a time.
+func eachOf(b *testing.B, n int, do func(i int) error) {
 	b.Helper()
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -382,3 +377,5 @@ func each(b *testing.B, n int, do func(i int) error) {
 		b.FailNow()
 	}
 }
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }

@@ -127,16 +127,16 @@ func inMode(b *testing.B, bare *site, dir, mode string, full filled) {
 	base, cookie := s.public+"/t/acme", "__Host-doorward-acme"
 	known, fresh := full.tokens[unseen:], full.tokens[:unseen]
 	if mode == "cached" {
-		each(b, len(known), func(i int) error { return s.validate(200, base, cookie, known[i]) })
+		eachOf(b, len(known), func(i int) error { return s.validate(200, base, cookie, known[i]) })
 	}
 	inMemory := s.metric("doorward_sessions_held")
 	heap := (s.heap() - full.empty) / max(1, inMemory)
 	b.Run("hit", func(b *testing.B) {
-		read, held := s.finds()
+		read, held := s.readsAndHits()
 		compare(b, s, bare, func() error {
 			return s.validate(200, base, cookie, known[rand.IntN(len(known))])
 		}, bare.validateBare)
-		readNow, heldNow := s.finds()
+		readNow, heldNow := s.readsAndHits()
 		b.ReportMetric((readNow-read)/(readNow-read+heldNow-held), "reads/op")
 		b.ReportMetric(restart.Seconds(), "restart-s")
 		b.ReportMetric(full.bytes, "etcd-B")
@@ -159,8 +159,8 @@ func inMode(b *testing.B, bare *site, dir, mode string, full filled) {
 	b.Run("negative", func(b *testing.B) { negative(b, s, bare, base, cookie) })
 }
 
-// finds is how many finds have been answered by a read, and from memory.
-func (s *site) finds() (read, held float64) {
+// readsAndHits is how many finds have been answered by a read, and from memory.
+func (s *site) readsAndHits() (read, held float64) {
 	s.Helper()
 	return s.metric(`doorward_sessions_finds_total{from="store"}`), s.metric(`doorward_sessions_finds_total{from="memory"}`)
 }
@@ -184,7 +184,7 @@ func inMemoryMode(b *testing.B, bare *site, n int) {
 	}
 	before := s.heap()
 	tokens := make([]string, n)
-	each(b, n, func(i int) error {
+	eachOf(b, n, func(i int) error {
 		token, err := s.signIn(s.public + "/t/" + ids[i/most])
 		tokens[i] = token
 		return err
@@ -291,9 +291,9 @@ func BenchmarkRevoke(b *testing.B) {
 			}
 			slices.Sort(waits)
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(percentile(waits, 50)/1000, "p50-ms")
-			b.ReportMetric(percentile(waits, 99)/1000, "p99-ms")
-			b.ReportMetric(percentile(waits, 100)/1000, "max-ms")
+			b.ReportMetric(micros(percentile(waits, 50))/1000, "p50-ms")
+			b.ReportMetric(micros(percentile(waits, 99))/1000, "p99-ms")
+			b.ReportMetric(micros(percentile(waits, 100))/1000, "max-ms")
 			b.ReportMetric(float64(accepts)/float64(len(waits)), "accepts/op")
 			b.ReportMetric(float64(len(waits)), "revokes")
 		})

@@ -543,7 +543,7 @@ func deadline(t *testing.T, n int, in time.Duration) {
 		}
 		managers[mode] = m
 	}
-	now := time.Now().UTC()
+	now := time.Now().UTC().Truncate(time.Millisecond) // as records keep it
 	end := now.Add(in)
 	tokens := make([]sessions.Token, n)
 	each(n, 256, func(i int) {

@@ -191,7 +191,7 @@ func (s *site) number(text string) float64 {
 // benchSite is a site in dir that is yet to be started.
 func benchSite(b *testing.B, dir string, env ...string) *site {
 	b.Helper()
-	s := &site{TB: b, dir: dir, log: dir + "/log", profile: b.TempDir() + "/profile"}
+	s := &site{TB: b, dir: dir, log: dir + "/log", profile: b.TempDir() + "/profile", opened: &atomic.Int64{}}
 	s.env = append(append(os.Environ(), "DOORWARD_LOG_LEVEL=warn", profileEnv+"="+s.profile), env...)
 	s.client = s.benchClient()
 	return s

@@ -120,8 +120,8 @@ type site struct {
 	password string // of demo's user demo
 	client   *http.Client
 
-	profile string       // in a benchmark, where the server lets one look into it
-	opened  atomic.Int64 // in a benchmark, the connections of client
+	profile string        // in a benchmark, where the server lets one look into it
+	opened  *atomic.Int64 // in a benchmark, the connections of client
 }
 
 // newSite runs "doorward dev" in a fresh directory for one test, with this

@@ -28,11 +28,15 @@ const (
 	countTime = 10 * time.Second // how old that count may be
 )
 
+// KeysFunc gives a tenant's data keys as they were at revision or later; with 0
+// any will do. An error means that nothing of the tenant can be read or written.
+type KeysFunc func(ctx context.Context, tenant string, revision int64) (*seal.Keys, error)
+
 // KV is a plugins.KV in etcd. Values are sealed under the tenant's keys, and no
 // key tells whose it is but for the tenant.
 type KV struct {
 	client *clientv3.Client
-	keys   func(ctx context.Context, tenant string) (*seal.Keys, error)
+	keys   KeysFunc
 	limit  int
 	leases leases
 
@@ -43,7 +47,7 @@ type KV struct {
 
 // NewKV returns a KV on client that keeps limit entries of each tenant; 0:
 // plugins.MaxEntries. keys gives a tenant's keys. The client stays the caller's.
-func NewKV(client *clientv3.Client, keys func(ctx context.Context, tenant string) (*seal.Keys, error), limit int) *KV {
+func NewKV(client *clientv3.Client, keys KeysFunc, limit int) *KV {
 	if limit == 0 {
 		limit = plugins.MaxEntries
 	}
@@ -65,7 +69,7 @@ func (k *KV) Get(ctx context.Context, s plugins.Slot) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := k.read(ctx, keys, path)
+	e, err := k.read(ctx, keys, s.Tenant, path)
 	return e.value, err
 }
 
@@ -114,7 +118,7 @@ func (k *KV) RemoveTenant(ctx context.Context, tenant string) error {
 
 // place is a slot's key in etcd.
 func (k *KV) place(ctx context.Context, s plugins.Slot) (*seal.Keys, string, error) {
-	keys, err := k.keys(ctx, s.Tenant)
+	keys, err := k.keys(ctx, s.Tenant, 0)
 	if err != nil {
 		return nil, "", unavailable(err)
 	}
@@ -129,14 +133,21 @@ func space(s plugins.Slot) string {
 	return kvPrefix + s.Tenant + "/"
 }
 
-// read reads one entry; one that has ended has a revision and no value.
-func (k *KV) read(ctx context.Context, keys *seal.Keys, path string) (entry, error) {
+// read reads one entry; one that has ended has a revision and no value. What
+// these keys do not open another node may have sealed with newer ones.
+func (k *KV) read(ctx context.Context, keys *seal.Keys, tenant, path string) (entry, error) {
 	got, err := k.client.Get(ctx, path)
 	if err != nil || len(got.Kvs) == 0 {
 		return entry{}, unavailable(err)
 	}
 	e := entry{revision: got.Kvs[0].ModRevision}
 	plain, err := keys.Open([]byte(path), got.Kvs[0].Value)
+	if errors.Is(err, seal.ErrNoKey) {
+		if keys, err = k.keys(ctx, tenant, e.revision); err != nil {
+			return e, unavailable(err)
+		}
+		plain, err = keys.Open([]byte(path), got.Kvs[0].Value)
+	}
 	if err != nil || len(plain) < 8 {
 		return e, unavailable(fmt.Errorf("open %s: %w", path, err))
 	}
@@ -157,7 +168,7 @@ func (k *KV) change(ctx context.Context, s plugins.Slot, f func(entry) (entry, b
 		return err
 	}
 	for {
-		old, err := k.read(ctx, keys, path)
+		old, err := k.read(ctx, keys, s.Tenant, path)
 		if err != nil {
 			return err
 		}

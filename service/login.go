@@ -57,6 +57,9 @@ func (s *Service) Login(ctx context.Context, d Door, a Attempt) (Outcome, error)
 	if a.Method == "password" && (a.Credential.Text("username") == "" || a.Credential.Text("password") == "") {
 		return Outcome{}, ErrDenied // an empty password must never reach a directory that takes it for "anonymous"
 	}
+	if err := s.Sessions.Available(); err != nil {
+		return Outcome{}, fmt.Errorf("sign in: %w", err)
+	}
 	answer, err := s.ask(ctx, t, 0, a, 1, nil)
 	if err != nil {
 		return Outcome{}, err

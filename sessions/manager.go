@@ -387,6 +387,15 @@ func (m *Manager) ask(ctx context.Context, tenant string, d Digest, atLeast int6
 	return m.store.Find(ctx, tenant, d)
 }
 
+// Available returns ErrUnavailable while the store is known not to answer, so
+// that nobody works for a session which could not be stored. It asks nobody.
+func (m *Manager) Available() error {
+	if m.lost() {
+		return ErrUnavailable
+	}
+	return nil
+}
+
 // lost reports whether the store is known not to answer.
 func (m *Manager) lost() bool { return m.view != nil && m.view.lost.Load() }
 
@@ -576,9 +585,13 @@ func (m *Manager) RevokeEverybody(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
+// removeTime bounds the removal of a tenant: a million sessions take a while.
+const removeTime = time.Minute
+
 // RemoveTenant removes everything of a tenant: sessions, indexes, challenges.
+// What it has not come to when its time is over the next call removes.
 func (m *Manager) RemoveTenant(ctx context.Context, tenant string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*m.timeout) // one range delete may be a large one
+	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
 	return m.store.RemoveTenant(ctx, tenant)
 }

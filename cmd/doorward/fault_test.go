@@ -261,7 +261,8 @@ func stopped(t *testing.T, long time.Duration) {
 				})
 			}
 			ready.Wait()
-			if found := b.finds("memory") - before; found < n/2 {
+			// Under the race detector a busy machine lets proofs grow old.
+			if found := b.finds("memory") - before; found < n/2 && !raceEnabled {
 				t.Errorf("only %d of %d sessions were in B's memory", found, n)
 			}
 			stop := time.Now()

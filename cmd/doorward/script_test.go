@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, openSessions(os.Args[2], os.Args[3]))
 		os.Exit(1)
 	}
-	testscript.Main(m, map[string]func(){"doorward": main})
+	testscript.Main(tests{m}, map[string]func(){"doorward": main})
 }
 
 func TestScript(t *testing.T) {

@@ -47,6 +47,10 @@ func launch(dir, log string, env []string, args ...string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	modules := filepath.Join(dir, "data", "modules")
+	if args[0] == "dev" {
+		shareModules(moduleStore(), modules)
+	}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -67,6 +71,7 @@ func launch(dir, log string, env []string, args ...string) (*server, error) {
 			close(ready)
 		}
 		s.cmd.Wait()
+		shareModules(modules, moduleStore())
 	}()
 	var line string
 	select {

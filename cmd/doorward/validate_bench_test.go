@@ -22,7 +22,7 @@ import (
 
 // unseen is how many sessions a node is not asked about before it is measured
 // what that costs.
-const unseen = 10_000
+const unseen = 40_000
 
 // benchSizes are how many sessions there are: $DOORWARD_BENCH_SESSIONS.
 func benchSizes(b *testing.B) []int {

@@ -38,7 +38,7 @@ const (
 // Tenant is one customer of this installation: whose door it is.
 type Tenant struct {
 	UUID          string   // random and immutable; everything stored is under it, so a re-created ID sees nothing old
-	ID            string   // [a-z0-9-]{1,40}; in paths and cookie names
+	ID            string   // [a-z0-9-]{1,40}, not beginning with "flow-"; in paths and cookie names
 	Name          string   // shown to people
 	Hosts         []string // normalised by NormalizeHost; unique among tenants
 	Apps          []App

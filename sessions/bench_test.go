@@ -23,7 +23,7 @@ func supply(t testing.TB, n int) (*sessions.Memory, []sessions.Token) {
 	for i := range tokens {
 		tokens[i] = sessions.NewToken()
 		_, err := memory.Create(t.Context(), sessions.Creation{Digest: tokens[i].Digest(benchTenant), Session: sessions.Session{
-			ID: sessions.NewID(now), Tenant: benchTenant, Subject: fmt.Sprintf("user-%08d@example.org", i),
+			ID: tokens[i].Digest(benchTenant).ID(), Tenant: benchTenant, Subject: fmt.Sprintf("user-%08d@example.org", i),
 			Claims: json.RawMessage(`{"name":"Zoë Example","email":"zoe@example.org","groups":["staff","ops"]}`), AMR: []string{"pwd", "otp"},
 			Verifier: sessions.Verifier{Version: 3, Digest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
 			Client:   sessions.Client{IP: "2001:db8::192:0:2:1", UserAgent: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"},

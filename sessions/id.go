@@ -4,23 +4,29 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"strings"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 )
 
-// ID is a session's public handle, "ses_" and a ULID: it is for lists, logs and
-// revokes, and opens nothing. IDs sort by when they were made.
+// ID is a session's public handle: it is for lists, logs and revokes, and opens
+// nothing. It is "ses_" and the digest of the session's first token, written as
+// a ULID is, so that a store needs no index to come from it to the record. So
+// IDs are in no order of time.
 type ID string
 
 const idPrefix = "ses_"
 
-// NewID makes one for now.
-func NewID(now time.Time) ID {
-	return ID(idPrefix + ulid.MustNew(ulid.Timestamp(now), rand.Reader).String())
+// First is the digest of the session's first token: what the session is under
+// until it is rotated.
+func (id ID) First() Digest {
+	d, err := ulid.ParseStrict(strings.TrimPrefix(string(id), idPrefix))
+	if err != nil {
+		return Digest{} // nothing is under it
+	}
+	return Digest(d)
 }
 
-// ParseID takes exactly what NewID gives, or ErrToken.
+// ParseID takes exactly what Digest.ID gives, or ErrToken.
 func ParseID(text string) (ID, error) {
 	rest, ok := strings.CutPrefix(text, idPrefix)
 	if !ok {

@@ -193,7 +193,7 @@ func newSession(o Opening, now time.Time) Session {
 	}
 	lifetime, idle := lifetime.Truncate(time.Millisecond), o.Policy.Idle.Truncate(time.Millisecond)
 	s := Session{
-		ID: NewID(now), Tenant: o.Tenant, Subject: o.Subject, Claims: o.Claims, AMR: o.AMR,
+		Tenant: o.Tenant, Subject: o.Subject, Claims: o.Claims, AMR: o.AMR,
 		Verifier: o.Verifier, Client: o.Client,
 		AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now, ExpiresAt: now.Add(lifetime),
 		Idle: idle, Remember: o.Remember,
@@ -216,6 +216,7 @@ func (m *Manager) create(ctx context.Context, c Creation) (Token, Session, error
 	for try := 1; ; try++ {
 		token := NewToken()
 		c.Digest = token.Digest(c.Session.Tenant)
+		c.Session.ID = c.Digest.ID()
 		once, cancel := context.WithTimeout(ctx, createTime)
 		revision, err := m.store.Create(once, c)
 		cancel()
@@ -229,7 +230,6 @@ func (m *Manager) create(ctx context.Context, c Creation) (Token, Session, error
 			return Token{}, Session{}, err
 		}
 		unknown = append(unknown, c.Session.ID)
-		c.Session.ID = NewID(time.Now())
 	}
 }
 
@@ -283,6 +283,9 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	return nil
 }
 
+// older sorts sessions by when they were made.
+func older(a, b Session) int { return a.CreatedAt.Compare(b.CreatedAt) }
+
 // tooMany chooses what must end of a subject's oldest sessions, so that limit of
 // those that were there when s came are left, s among them.
 func tooMany(list []Session, s Session, limit int) (end []ID) {
@@ -297,6 +300,7 @@ func tooMany(list []Session, s Session, limit int) (end []ID) {
 			live = append(live, other)
 		}
 	}
+	slices.SortFunc(live, older)
 	for _, old := range live[:max(0, len(live)+1-limit)] {
 		end = append(end, old.ID)
 	}
@@ -497,9 +501,10 @@ func (m *Manager) CloseOwn(ctx context.Context, tenant, subject string, id ID) (
 	return m.CloseID(ctx, tenant, id)
 }
 
-// List returns up to limit live sessions that match f, in the order they were
-// made, after the given ID, and the ID to go on from, "" at the end. A page
-// may hold fewer than limit and still not be the last.
+// List returns up to limit live sessions that match f, after the given ID, and
+// the ID to go on from, "" at the end. A page may hold fewer than limit and
+// still not be the last. It is in the order its sessions were made; pages are in
+// no order of time.
 func (m *Manager) List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, next ID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
@@ -511,7 +516,9 @@ func (m *Manager) List(ctx context.Context, tenant string, f Filter, after ID, l
 		next = list[len(list)-1].ID
 	}
 	now := time.Now()
-	return slices.DeleteFunc(list, func(s Session) bool { return !s.Live(now) }), next, nil
+	list = slices.DeleteFunc(list, func(s Session) bool { return !s.Live(now) })
+	slices.SortFunc(list, older)
+	return list, next, nil
 }
 
 // How many sessions one step, and one call, of Revoke end where each must be

@@ -85,7 +85,8 @@ func (m *Memory) put(d Digest, s Session) {
 	m.note(Change{Kind: Put, Digest: d, Session: func() (Session, error) { return s, nil }})
 }
 
-// drop removes a record, and the index entries that point to it.
+// drop removes a record, the index entries that point to it, and what rotations
+// left of its first token.
 func (m *Memory) drop(t *memoryTenant, d Digest) {
 	s, found := t.records[d]
 	if !found {
@@ -101,6 +102,9 @@ func (m *Memory) drop(t *memoryTenant, d Digest) {
 		}
 	}
 	m.note(Change{Kind: Deleted, Digest: d})
+	if first := s.ID.First(); first != d && !s.Superseded() {
+		m.drop(t, first)
+	}
 }
 
 // note logs a change at the current revision.

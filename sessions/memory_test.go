@@ -13,8 +13,9 @@ func TestMemorySitsTheExam(t *testing.T) {
 		m := sessions.NewMemory()
 		return storetest.Fixture{Store: m, A: "tenant-a", B: "tenant-b", Compact: func() {
 			// It forgets by itself, once enough has changed.
-			s := sessions.Session{ID: sessions.NewID(time.Now()), Tenant: "tenant-c", ExpiresAt: time.Now().Add(time.Hour), IdleExpiresAt: time.Now().Add(time.Hour)}
+			s := sessions.Session{Tenant: "tenant-c", ExpiresAt: time.Now().Add(time.Hour), IdleExpiresAt: time.Now().Add(time.Hour)}
 			d := sessions.NewToken().Digest(s.Tenant)
+			s.ID = d.ID()
 			for range 10_000 {
 				if _, err := m.Create(t.Context(), sessions.Creation{Digest: d, Session: s}); err != nil {
 					t.Fatal(err)

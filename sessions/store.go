@@ -44,20 +44,21 @@ type Store interface {
 	// nothing and returns ErrNotFound.
 	Rotate(ctx context.Context, r Rotation) (int64, error)
 
-	// Delete ends the session that d stands for, rotated away or not. It is
-	// idempotent: found tells whether there was one.
+	// Delete ends the session that d stands for, rotated away or not. Also what
+	// is left under the session's first token goes. It is idempotent: found tells
+	// whether there was one.
 	Delete(ctx context.Context, tenant string, d Digest) (revision int64, found bool, err error)
 
 	// DeleteID ends the session with that handle, likewise.
 	DeleteID(ctx context.Context, tenant string, id ID) (revision int64, found bool, err error)
 
 	// List returns up to limit sessions that match f, ordered by ID, after the
-	// given one ("" for the start), and whether there may be more. Index entries
-	// whose record is gone, or was ended by an epoch, are passed over.
+	// given one ("" for the start), and whether there may be more. What an epoch
+	// ended is passed over.
 	List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, more bool, err error)
 
-	// Count returns how many sessions match f. It goes by the index alone, so
-	// that some of them may have ended.
+	// Count returns how many sessions match f. It goes by what is stored, so that
+	// some of them may have ended. By a verifier's digest it may be an estimate.
 	Count(ctx context.Context, tenant string, f Filter) (int, error)
 
 	// DeleteAll removes up to limit sessions that match f, but for except when
@@ -99,7 +100,7 @@ type Store interface {
 // Creation is one session to be stored.
 type Creation struct {
 	Digest    Digest
-	Session   Session
+	Session   Session      // its ID is the digest's
 	Replaces  *Digest      // a session of the same tenant that ends with this write
 	Challenge *ChallengeID // a challenge of the same tenant that is used up by this write
 }
@@ -109,7 +110,7 @@ type Rotation struct {
 	Old  Digest
 	Was  Session // as it was read, with RotatedAt and Salt set
 	New  Digest
-	Next Session // the session as it is from now on; the ID is the same
+	Next Session // the session as it is from now on; the ID is the same, so no longer the digest's
 }
 
 // Filter chooses sessions of one tenant. The zero value is all of them; at

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"hash/crc32"
 	"strings"
+
+	"github.com/oklog/ulid/v2"
 )
 
 // ErrToken: the text is not a session token, a session id or a challenge id.
@@ -17,8 +19,9 @@ var ErrToken = errors.New("malformed token")
 
 // Token is what its holder proves a session with: "dw1_", 32 random bytes in
 // base64url, and a checksum of six letters and digits, so that a cut or
-// mistyped token costs no look-up and scanners can find leaked ones. The zero
-// Token is none. It prints as "redacted".
+// mistyped token costs no look-up and scanners can find leaked ones. The first of
+// the 256 bits is 0 in the token that a session begins with and 1 in those that
+// rotations make. The zero Token is none. It prints as "redacted".
 type Token struct{ text string }
 
 const (
@@ -28,10 +31,15 @@ const (
 	tokenLength   = len(tokenPrefix) + tokenBody + tokenChecksum
 )
 
-// NewToken makes a random one.
+// later is the bit, in the first byte of a token and of its digest, that tells
+// what a rotation made.
+const later = 0x80
+
+// NewToken makes a random one, for a session to begin with.
 func NewToken() Token {
 	var b [32]byte
 	rand.Read(b[:]) // never fails (crypto/rand since Go 1.24)
+	b[0] &^= later
 	return tokenOf(b[:])
 }
 
@@ -60,7 +68,9 @@ func (t Token) Successor(salt Salt) Token {
 	mac := hmac.New(sha256.New, []byte(t.text))
 	mac.Write([]byte("doorward successor v1"))
 	mac.Write(salt[:])
-	return tokenOf(mac.Sum(nil))
+	b := mac.Sum(nil)
+	b[0] |= later
+	return tokenOf(b)
 }
 
 // ParseToken takes exactly what NewToken gives, to the letter, or ErrToken.
@@ -88,8 +98,14 @@ func (t Token) Reveal() string { return t.text }
 
 // Digest is what the token is stored and found under, at one tenant. The
 // tenant's uuid is in it, with its length, so that a token means nothing at
-// another tenant even where keys are mixed up. 256 random bits need no salt.
-func (t Token) Digest(tenant string) Digest { return digest("doorward session v1", tenant, t.text) }
+// another tenant even where keys are mixed up. 255 random bits need no salt.
+func (t Token) Digest(tenant string) Digest {
+	d := digest("doorward session v2", tenant, t.text)
+	var head [3]byte // of the body; the text was parsed or made here
+	base64.RawURLEncoding.Decode(head[:], []byte(t.text[len(tokenPrefix):][:4]))
+	d[0] = d[0]&^later | head[0]&later
+	return d
+}
 
 // String shows nothing.
 func (Token) String() string { return "redacted" }
@@ -100,24 +116,33 @@ func (Token) GoString() string { return "redacted" }
 // MarshalText shows nothing, so that neither JSON nor a log can.
 func (Token) MarshalText() ([]byte, error) { return []byte("redacted"), nil }
 
-// Digest stands for a token in a store.
-type Digest [32]byte
+// Digest stands for a token in a store: the first 128 bits of a SHA-256. That is
+// enough: nobody can choose a token for its digest but by trying (2^107 times
+// for any of a million sessions), and what a token opens is random to begin
+// with. The first bit is the token's own.
+type Digest [16]byte
 
-// Key is the digest as it stands in a store's key.
-func (d Digest) Key() string { return base64.RawURLEncoding.EncodeToString(d[:]) }
+// Key is the digest as it stands in a store's key: 26 letters and digits, which
+// sort as the digests do.
+func (d Digest) Key() string { return ulid.ULID(d).String() }
+
+// ID is the handle of the session that begins with d's token.
+func (d Digest) ID() ID { return ID(idPrefix + d.Key()) }
+
+// Later reports whether d is of a token that a rotation made.
+func (d Digest) Later() bool { return d[0]&later != 0 }
 
 // ParseDigest undoes Key, or returns ErrToken.
 func ParseDigest(key string) (Digest, error) {
-	var d Digest
-	b, err := base64.RawURLEncoding.Strict().DecodeString(key)
-	if err != nil || len(b) != len(d) {
-		return d, ErrToken
+	d, err := ulid.ParseStrict(key)
+	if err != nil || d.String() != key {
+		return Digest{}, ErrToken
 	}
-	return Digest(b), nil
+	return Digest(d), nil
 }
 
 // digest is SHA-256 over domain, tenant and secret, the first two with their
-// lengths. It is on the path of every validate and allocates nothing for a
+// lengths, cut. It is on the path of every validate and allocates nothing for a
 // tenant's uuid.
 func digest(domain, tenant, secret string) Digest {
 	var room [192]byte
@@ -126,7 +151,8 @@ func digest(domain, tenant, secret string) Digest {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)
 	}
-	return sha256.Sum256(append(b, secret...))
+	sum := sha256.Sum256(append(b, secret...))
+	return Digest(sum[:len(Digest{})])
 }
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -549,8 +549,9 @@ func deadline(t *testing.T, n int, in time.Duration) {
 	tokens := make([]sessions.Token, n)
 	each(n, 256, func(i int) {
 		tokens[i] = sessions.NewToken()
-		one := sessions.Creation{Digest: tokens[i].Digest(tenant), Session: sessions.Session{
-			ID: sessions.NewID(now), Tenant: tenant, Subject: "user" + strconv.Itoa(i), Claims: json.RawMessage("{}"),
+		d := tokens[i].Digest(tenant)
+		one := sessions.Creation{Digest: d, Session: sessions.Session{
+			ID: d.ID(), Tenant: tenant, Subject: "user" + strconv.Itoa(i), Claims: json.RawMessage("{}"),
 			AuthTime: now, CreatedAt: now, IssuedAt: now, LastSeenAt: now,
 			Idle: time.Hour, IdleExpiresAt: end.Add(time.Hour), ExpiresAt: end, // the absolute one alone decides
 		}}

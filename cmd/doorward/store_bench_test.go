@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os/exec"
@@ -28,21 +29,26 @@ const (
 // at 128 clients: the store; one transaction on a lease of its own for each
 // session, which is how one would begin; and, where redis-server is installed,
 // Redis that writes through to the disk (appendfsync always) as etcd does. Each
-// session is the same four writes. The ratios say something, not the rates.
+// session is the same writes. The ratios say something, not the rates.
 // Each contender has a member of its own: what it leaves behind it meets itself.
 func BenchmarkCreate(b *testing.B) {
 	client := startMember(b)
 	source := newSource(b, client)
 	tenant := newTenant(b, source, "a")
 	store := newStore(b, client, source, sessionsetcd.Config{})
+	first, s := benchSession(tenant)
+	if _, err := store.Create(b.Context(), sessions.Creation{Digest: first.Digest(tenant), Session: s}); err != nil {
+		b.Fatal(err)
+	}
+	writes := benchWrites(b, client)
 	other := startMember(b)
 	contenders := []struct {
 		name   string
 		create func(ctx context.Context, worker int) error
 	}{
 		{"store", func(ctx context.Context, _ int) error {
-			d, s := benchSession(tenant)
-			_, err := store.Create(ctx, sessions.Creation{Digest: d, Session: s})
+			token, s := benchSession(tenant)
+			_, err := store.Create(ctx, sessions.Creation{Digest: token.Digest(tenant), Session: s})
 			return err
 		}},
 		{"ownlease", func(ctx context.Context, _ int) error {
@@ -51,7 +57,7 @@ func BenchmarkCreate(b *testing.B) {
 				return err
 			}
 			var puts []clientv3.Op
-			for _, w := range benchWrites(tenant) {
+			for _, w := range writes() {
 				puts = append(puts, clientv3.OpPut(w[0], w[1], clientv3.WithLease(lease.ID)))
 			}
 			_, err = other.Txn(ctx).Then(puts...).Commit()
@@ -62,7 +68,7 @@ func BenchmarkCreate(b *testing.B) {
 		contenders = append(contenders, struct {
 			name   string
 			create func(ctx context.Context, worker int) error
-		}{"redis", func(_ context.Context, worker int) error { return redis[worker].set(benchWrites(tenant)) }})
+		}{"redis", func(_ context.Context, worker int) error { return redis[worker].set(writes()) }})
 	}
 	rates := map[string]float64{}
 	rounds := 0
@@ -101,10 +107,11 @@ func createRate(b *testing.B, create func(ctx context.Context, worker int) error
 	return float64(made.Load()) / time.Since(began).Seconds()
 }
 
-func benchSession(tenant string) (sessions.Digest, sessions.Session) {
-	now := time.Now().UTC()
-	return sessions.NewToken().Digest(tenant), sessions.Session{
-		ID: sessions.NewID(now), Tenant: tenant, Subject: "subject-" + string(sessions.NewID(now)),
+func benchSession(tenant string) (sessions.Token, sessions.Session) {
+	now, token := time.Now().UTC(), sessions.NewToken()
+	id := token.Digest(tenant).ID()
+	return token, sessions.Session{
+		ID: id, Tenant: tenant, Subject: "subject-" + string(id),
 		Claims: []byte(benchClaims), AMR: []string{"pwd"},
 		Verifier: sessions.Verifier{Version: 1, Digest: "sha256:" + strings.Repeat("0123456789abcdef", 4)},
 		Client:   sessions.Client{IP: "192.0.2.1", UserAgent: benchAgent},
@@ -113,15 +120,27 @@ func benchSession(tenant string) (sessions.Digest, sessions.Session) {
 	}
 }
 
-// benchWrites are the keys and values of one session as long as the store's
-// own, without the work of making them.
-func benchWrites(tenant string) [][2]string {
-	d, id := sessions.NewToken().Digest(tenant).Key(), string(sessions.NewID(time.Now()))
-	return [][2]string{
-		{"/x/live/s/" + tenant + "/" + d, strings.Repeat("r", 520)},
-		{"/x/s/id/" + tenant + "/" + id, d},
-		{"/x/s/sub/" + tenant + "/" + d[:22] + "/" + id, d},
-		{"/x/s/ver/" + tenant + "/" + strings.Repeat("v", 22) + "/" + id, d},
+// benchWrites returns a maker of the keys and values of one session, each as long
+// as the store's own, without the work of making them: it looks at one that the
+// store has made.
+func benchWrites(b *testing.B, client *clientv3.Client) func() [][2]string {
+	var like [][2]string
+	for _, prefix := range []string{"/dw/live/s/", "/dw/s/"} {
+		got, err := client.Get(b.Context(), prefix, clientv3.WithPrefix())
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, kv := range got.Kvs {
+			like = append(like, [2]string{string(kv.Key), strings.Repeat("v", len(kv.Value))})
+		}
+	}
+	return func() [][2]string {
+		writes := make([][2]string, len(like))
+		for i, w := range like {
+			unlike := rand.Text() // 26 letters and digits, as long as what a key ends with
+			writes[i] = [2]string{w[0][:len(w[0])-len(unlike)] + unlike, w[1]}
+		}
+		return writes
 	}
 }
 

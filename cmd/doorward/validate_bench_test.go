@@ -99,8 +99,7 @@ func fillStore(b *testing.B, dir string, n int) filled {
 	for range 256 {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				token := sessions.NewToken()
-				_, s := benchSession(acme)
+				token, s := benchSession(acme)
 				if _, err := store.Create(ctx, sessions.Creation{Digest: token.Digest(acme), Session: s}); err != nil {
 					b.Error(err)
 					return

@@ -89,8 +89,8 @@ func TestWhatIsRefusedAndHow(t *testing.T) {
 		{"a revision that is none", "GET /t/acme/v1/session", "", []string{"Doorward-Min-Revision", "new"}, 400, "invalid"},
 		{"two revisions", "GET /t/acme/v1/session", "", []string{"Doorward-Min-Revision", "1", "Doorward-Min-Revision", "1"}, 400, "invalid"},
 		{"sessions of nobody", "GET /t/acme/v1/sessions", "", nil, 401, "no_session"},
-		{"the end of nobody's session", "DELETE /t/acme/v1/sessions/" + string(sessions.NewID(time.Now())), "", nil, 401, "no_session"},
-		{"the end of a session that is not there", "DELETE /t/acme/v1/sessions/" + string(sessions.NewID(time.Now())), "", []string{"Authorization", "Bearer " + token}, 404, "not_found"},
+		{"the end of nobody's session", "DELETE /t/acme/v1/sessions/" + string(sessions.NewToken().Digest("nobody").ID()), "", nil, 401, "no_session"},
+		{"the end of a session that is not there", "DELETE /t/acme/v1/sessions/" + string(sessions.NewToken().Digest("nobody").ID()), "", []string{"Authorization", "Bearer " + token}, 404, "not_found"},
 		{"the end of nonsense", "DELETE /t/acme/v1/sessions/x", "", []string{"Authorization", "Bearer " + token}, 404, "not_found"},
 		{"the end of all sessions", "DELETE /t/acme/v1/sessions", "", []string{"Authorization", "Bearer " + token}, 422, "invalid"},
 

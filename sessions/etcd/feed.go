@@ -179,7 +179,7 @@ func (s *Store) put(ctx context.Context, kv *mvccpb.KeyValue) (sessions.Change, 
 			if err != nil {
 				return sessions.Session{}, unavailable("read tenant keys", err)
 			}
-			return s.open(ctx, keys, tenant, kv)
+			return s.open(ctx, keys, tenant, d, kv)
 		},
 	}, true
 }

@@ -1,10 +1,10 @@
 package etcd
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/doorward/doorward/sessions"
@@ -15,7 +15,7 @@ import (
 // error, never a guess.
 type record struct {
 	V        int             `json:"v"`
-	ID       sessions.ID     `json:"i"`
+	ID       sessions.ID     `json:"i,omitempty"` // only of one that was rotated: else it is in the key
 	Subject  string          `json:"s"`
 	Claims   json.RawMessage `json:"c"`
 	AMR      []string        `json:"m,omitempty"`
@@ -37,15 +37,19 @@ type record struct {
 
 const recordVersion = 1
 
-func encode(s sessions.Session) []byte {
+// encode writes s as it stands under d.
+func encode(d sessions.Digest, s sessions.Session) []byte {
 	created := s.CreatedAt.UnixMilli()
 	since := func(t time.Time) int64 { return t.UnixMilli() - created }
 	r := record{
-		V: recordVersion, ID: s.ID, Subject: s.Subject, Claims: s.Claims, AMR: s.AMR,
+		V: recordVersion, Subject: s.Subject, Claims: s.Claims, AMR: s.AMR,
 		Version: s.Verifier.Version, Digest: s.Verifier.Digest, IP: s.Client.IP, Agent: s.Client.UserAgent,
 		Created: created, Auth: since(s.AuthTime), Seen: since(s.LastSeenAt),
 		IdleEnd: since(s.IdleExpiresAt), End: since(s.ExpiresAt), Idle: s.Idle.Milliseconds(), Remember: s.Remember,
 		Issued: since(s.IssuedAt),
+	}
+	if s.ID != d.ID() {
+		r.ID = s.ID
 	}
 	if s.Superseded() {
 		rotated := since(s.RotatedAt)
@@ -61,7 +65,7 @@ func encode(s sessions.Session) []byte {
 	return text
 }
 
-func decode(tenant string, text []byte) (sessions.Session, error) {
+func decode(tenant string, d sessions.Digest, text []byte) (sessions.Session, error) {
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {
 		return sessions.Session{}, fmt.Errorf("decode session: %w", err)
@@ -79,6 +83,9 @@ func decode(tenant string, text []byte) (sessions.Session, error) {
 		Idle: time.Duration(r.Idle) * time.Millisecond, Remember: r.Remember,
 		IssuedAt: at(r.Issued),
 	}
+	if s.ID == "" {
+		s.ID = d.ID()
+	}
 	if r.Rotated != nil {
 		s.RotatedAt = at(*r.Rotated)
 	}
@@ -93,49 +100,43 @@ const (
 	recordPrefix    = livePrefix + "s/"
 	idPrefix        = "/dw/s/id/"
 	subjectPrefix   = "/dw/s/sub/"
-	verifierPrefix  = "/dw/s/ver/"
 	challengePrefix = "/dw/s/ch/"
 )
 
-func recordKey(tenant string, d sessions.Digest) string {
-	return recordPrefix + tenant + "/" + d.Key()
-}
+func recordKey(tenant string, d sessions.Digest) string { return records(tenant) + d.Key() }
+
+// records is where a tenant's records lie: those of the tokens that its sessions
+// began with, and after firsts those of later tokens.
+func records(tenant string) string { return recordPrefix + tenant + "/" }
+
+// firsts is the end of the tokens that sessions began with: digests begin with a
+// bit that says so, and are written five bits a letter.
+func firsts(tenant string) string { return records(tenant) + "4" }
 
 func challengeKey(tenant string, id sessions.ChallengeID) string {
 	return challengePrefix + tenant + "/" + id.Digest(tenant).Key()
 }
 
+// idKey is where it stands which digest a session is under that was rotated. One
+// that was not is under the digest that its ID is.
+func idKey(tenant string, id sessions.ID) string { return idPrefix + tenant + "/" + id.First().Key() }
+
 // indexer hashes what an index is by: *seal.Keys.
 type indexer interface{ Index(value string) []byte }
 
-// indexPrefix is where the entries for a filter lie, each under its session ID.
-func indexPrefix(keys indexer, tenant string, f sessions.Filter) string {
-	switch {
-	case f.Subject != "":
-		return subjectPrefix + tenant + "/" + short(keys.Index(f.Subject)) + "/"
-	case f.Digest != "":
-		return verifierPrefix + tenant + "/" + short(keys.Index(f.Digest)) + "/"
-	}
-	return idPrefix + tenant + "/"
+// subjectEntries is where a subject's entries lie. Their values are as at idKey.
+func subjectEntries(keys indexer, tenant, subject string) string {
+	return subjectPrefix + tenant + "/" + short(keys.Index(subject)) + "/"
+}
+
+func subjectKey(keys indexer, s sessions.Session) string {
+	return subjectEntries(keys, s.Tenant, s.Subject) + s.ID.First().Key()
 }
 
 // short is enough of a hash to tell subjects apart: 128 bits.
 func short(hash []byte) string { return base64.RawURLEncoding.EncodeToString(hash[:16]) }
 
-// indexKeys are all the entries of one session.
-func indexKeys(keys indexer, s sessions.Session) []string {
-	id := string(s.ID)
-	list := []string{
-		indexPrefix(keys, s.Tenant, sessions.Filter{}) + id,
-		indexPrefix(keys, s.Tenant, sessions.Filter{Subject: s.Subject}) + id,
-	}
-	if s.Verifier.Digest != "" {
-		list = append(list, indexPrefix(keys, s.Tenant, sessions.Filter{Digest: s.Verifier.Digest})+id)
-	}
-	return list
-}
-
-// idIn reads the session ID that an index entry ends with.
-func idIn(key string) sessions.ID {
-	return sessions.ID(key[strings.LastIndexByte(key, '/')+1:])
+// digestIn reads the digest that a key ends with.
+func digestIn(key []byte) (sessions.Digest, error) {
+	return sessions.ParseDigest(string(key[bytes.LastIndexByte(key, '/')+1:]))
 }

@@ -63,6 +63,9 @@ func (s *Store) Create(ctx context.Context, c sessions.Creation) (int64, error) 
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
+	if c.Session.ID != c.Digest.ID() {
+		return 0, fmt.Errorf("create session %s: its ID is not its digest's", c.Session.ID)
+	}
 	puts := s.puts(keys, c.Digest, c.Session)
 	if c.Replaces != nil || c.Challenge != nil {
 		return s.createIf(ctx, keys, c, puts)
@@ -78,15 +81,17 @@ func (s *Store) Create(ctx context.Context, c sessions.Creation) (int64, error) 
 // puts are a session's record, sealed, and its index entries.
 func (s *Store) puts(keys *seal.Keys, d sessions.Digest, session sessions.Session) []put {
 	record := recordKey(session.Tenant, d)
-	puts := []put{{record, sealed(keys, record, session)}}
-	for _, key := range indexKeys(keys, session) {
-		puts = append(puts, put{key, string(d[:])})
+	puts := []put{{record, sealed(keys, record, d, session)}}
+	where := ""
+	if session.ID != d.ID() {
+		where = string(d[:])
+		puts = append(puts, put{idKey(session.Tenant, session.ID), where})
 	}
-	return puts
+	return append(puts, put{subjectKey(keys, session), where})
 }
 
-func sealed(keys *seal.Keys, record string, s sessions.Session) string {
-	return string(keys.Seal([]byte(record), encode(s)))
+func sealed(keys *seal.Keys, record string, d sessions.Digest, s sessions.Session) string {
+	return string(keys.Seal([]byte(record), encode(d, s)))
 }
 
 // createIf creates in a transaction of its own: the challenge must be there
@@ -108,7 +113,7 @@ func (s *Store) createIf(ctx context.Context, keys *seal.Keys, c sessions.Creati
 			}
 			if err == nil {
 				when = append(when, old.unchanged()...)
-				ops = append(ops, s.deletes(ctx, keys, old)...)
+				ops = append(ops, old.deletes(keys)...)
 			}
 		}
 		done, err := s.leased(ctx, c.Session.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
@@ -144,7 +149,7 @@ func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (ses
 	if err != nil {
 		return sessions.Session{}, unavailable("read tenant keys", err)
 	}
-	found, err := s.open(ctx, keys, tenant, kvs[0])
+	found, err := s.open(ctx, keys, tenant, d, kvs[0])
 	if err != nil {
 		return sessions.Session{}, err
 	}
@@ -160,7 +165,7 @@ func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (ses
 // from another key, is no session here, and worth an error in the log. One whose
 // key is gone, so many rotations ago was it written, is not there any more:
 // ErrNotFound.
-func (s *Store) open(ctx context.Context, keys *seal.Keys, tenant string, kv *mvccpb.KeyValue) (sessions.Session, error) {
+func (s *Store) open(ctx context.Context, keys *seal.Keys, tenant string, d sessions.Digest, kv *mvccpb.KeyValue) (sessions.Session, error) {
 	text, err := s.unseal(ctx, keys, tenant, kv)
 	if errors.Is(err, seal.ErrNoKey) {
 		return sessions.Session{}, fmt.Errorf("open session record: %w: %w", sessions.ErrNotFound, err)
@@ -168,7 +173,7 @@ func (s *Store) open(ctx context.Context, keys *seal.Keys, tenant string, kv *mv
 	if err != nil {
 		return sessions.Session{}, fmt.Errorf("open session record: %w", err)
 	}
-	found, err := decode(tenant, text)
+	found, err := decode(tenant, d, text)
 	found.Revision, found.Born = kv.ModRevision, kv.CreateRevision
 	return found, err
 }
@@ -189,12 +194,16 @@ func (s *Store) unseal(ctx context.Context, keys *seal.Keys, tenant string, kv *
 // FindID implements sessions.Store. A rotation between its two reads leads it
 // to a record that is no longer current; then it looks again.
 func (s *Store) FindID(ctx context.Context, tenant string, id sessions.ID) (sessions.Session, error) {
+	keys, err := s.keys(ctx, tenant, 0)
+	if err != nil {
+		return sessions.Session{}, unavailable("read tenant keys", err)
+	}
 	for {
-		_, d, err := s.digestOf(ctx, tenant, id)
+		e, err := s.named(ctx, keys, tenant, id)
 		if err != nil {
 			return sessions.Session{}, err
 		}
-		found, err := s.Find(ctx, tenant, d)
+		found, err := s.Find(ctx, tenant, e.digest)
 		if err != nil {
 			return sessions.Session{}, err
 		}
@@ -218,7 +227,7 @@ func (s *Store) Touch(ctx context.Context, d sessions.Digest, touched sessions.S
 		return 0, unavailable("read tenant keys", err)
 	}
 	record := recordKey(touched.Tenant, d)
-	value := sealed(keys, record, touched)
+	value := sealed(keys, record, d, touched)
 	o, err := s.enqueue(ctx, &write{
 		record: record, bytes: 2*len(record) + len(value) + 128,
 		touch: clientv3.OpTxn(
@@ -240,13 +249,16 @@ func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) 
 	if r.Was.Revision == 0 { // etcd has absent keys at 0
 		return 0, sessions.ErrNotFound
 	}
+	if !r.New.Later() {
+		return 0, fmt.Errorf("rotate session %s: its new digest is one that a session begins with", r.Was.ID)
+	}
 	keys, err := s.keys(ctx, r.Was.Tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
 	old := recordKey(r.Was.Tenant, r.Old)
 	when := append(noEpochSince(r.Was), clientv3.Compare(clientv3.ModRevision(old), "=", r.Was.Revision))
-	mark := clientv3.OpPut(old, sealed(keys, old, r.Was), clientv3.WithIgnoreLease())
+	mark := clientv3.OpPut(old, sealed(keys, old, r.Old, r.Was), clientv3.WithIgnoreLease())
 	puts := s.puts(keys, r.New, r.Next)
 	done, err := s.leased(ctx, r.Next.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 		ops := []clientv3.Op{mark}
@@ -270,53 +282,56 @@ func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, afte
 	if err != nil {
 		return nil, false, unavailable("read tenant keys", err)
 	}
-	prefix := indexPrefix(keys, tenant, f)
-	from := prefix
+	at := begins(keys, tenant, f)
 	if after != "" {
-		from = prefix + string(after) + "\x00"
+		at.after(after)
 	}
 	var list []sessions.Session
-	more := true
-	for more && len(list) < limit {
-		entries, err := s.client.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(int64(limit-len(list))))
-		if err != nil {
-			return nil, false, unavailable("read session index", err)
-		}
-		found, ended, err := s.records(ctx, tenant, entries.Kvs)
+	for len(list) < limit && !at.over {
+		page, ended, err := s.page(ctx, keys, &at, limit-len(list))
 		if err != nil {
 			return nil, false, err
 		}
-		for _, one := range found {
-			if one.record == nil {
-				continue
+		for _, e := range page {
+			if e.is(f) && !ended.has(e.session) {
+				list = append(list, e.session)
 			}
-			session, err := s.open(ctx, keys, tenant, one.record)
-			if errors.Is(err, sessions.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return nil, false, err
-			}
-			if one.names(session) && !ended.has(session) {
-				list = append(list, session)
-			}
-		}
-		if more = entries.More; more {
-			from = string(entries.Kvs[len(entries.Kvs)-1].Key) + "\x00"
 		}
 	}
-	return list, more, nil
+	return list, !at.over, nil
 }
 
-// Count implements sessions.Store.
+// Count implements sessions.Store. No index is by verifiers: what they made is
+// estimated from the first sessions of the tenant. Digests are random, so that
+// these are a fair sample.
 func (s *Store) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {
 	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return 0, unavailable("read tenant keys", err)
 	}
-	got, err := s.client.Get(ctx, indexPrefix(keys, tenant, f), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	at := begins(keys, tenant, f)
+	got, err := s.client.Get(ctx, at.from, clientv3.WithRange(at.end), clientv3.WithCountOnly())
 	if err != nil {
 		return 0, unavailable("count sessions", err)
 	}
-	return int(got.Count), nil
+	if f.Digest == "" || got.Count == 0 {
+		return int(got.Count), nil
+	}
+	list, _, err := s.page(ctx, keys, &at, sample)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, e := range list {
+		if e.is(f) {
+			n++
+		}
+	}
+	if at.over {
+		return n, nil
+	}
+	return int(int64(n) * got.Count / sample), nil
 }
+
+// sample is how many sessions a verifier's are estimated from.
+const sample = 1000

@@ -152,7 +152,9 @@ func (e exam) story() (want []sessions.Change) {
 		sessions.Change{Kind: sessions.Put, Revision: next.Revision, Digest: r.New})
 	revision, _, err := e.store.Delete(e.Context(), e.a, r.New)
 	e.must(revision, err)
-	want = append(want, sessions.Change{Kind: sessions.Deleted, Revision: revision, Digest: r.New})
+	want = append(want,
+		sessions.Change{Kind: sessions.Deleted, Revision: revision, Digest: r.New},
+		sessions.Change{Kind: sessions.Deleted, Revision: revision, Digest: r.Old})
 	for tenant, f := range map[string]sessions.Filter{e.a: {}, e.b: {Digest: "sha256:abc"}, "": {}} {
 		revision = e.must(e.store.BumpEpoch(e.Context(), tenant, f))
 		want = append(want, sessions.Change{Kind: sessions.Epoch, Revision: revision, Tenant: tenant, Verifier: f.Digest})

@@ -18,7 +18,7 @@ func (e exam) rotation(old sessions.Digest, was sessions.Session) sessions.Rotat
 	next := was
 	next.IssuedAt, next.LastSeenAt = now, now
 	was.RotatedAt, was.Salt = now, sessions.NewSalt()
-	return sessions.Rotation{Old: old, Was: was, New: sessions.NewToken().Digest(was.Tenant), Next: next}
+	return sessions.Rotation{Old: old, Was: was, New: sessions.NewToken().Successor(sessions.NewSalt()).Digest(was.Tenant), Next: next}
 }
 
 // rotate makes it and returns both records as they should be read back.
@@ -152,6 +152,55 @@ func rotationLoses(e exam) {
 		e.gone(e.a, s.ID, d)
 		d, s = e.create(e.a, "alice")
 		e.rotate(e.rotation(d, s)) // an epoch before it is no hindrance
+	}
+}
+
+// rotatedOnce: what rotations leave behind is in no list.
+func rotatedOnce(e exam) {
+	var want []sessions.ID
+	last := map[sessions.ID]sessions.Digest{}
+	for i := range 9 {
+		d, s := e.create(e.a, "alice")
+		for range i % 3 {
+			r := e.rotation(d, s)
+			_, s = e.rotate(r)
+			d = r.New
+		}
+		want = append(want, s.ID)
+		last[s.ID] = d
+	}
+	slices.Sort(want)
+	for _, f := range []sessions.Filter{{}, {Subject: "alice"}, {Digest: "sha256:abc"}} {
+		var got []sessions.ID
+		after := sessions.ID("")
+		for more := true; more; {
+			var list []sessions.Session
+			var err error
+			if list, more, err = e.store.List(e.Context(), e.a, f, after, 2); err != nil {
+				e.Fatal(err)
+			}
+			for _, s := range list {
+				e.present(e.a, last[s.ID], s)
+				got, after = append(got, s.ID), s.ID
+			}
+		}
+		if !slices.Equal(got, want) {
+			e.Fatalf("%+v lists %v, want %v", f, got, want)
+		}
+		if n, err := e.store.Count(e.Context(), e.a, f); n != len(want) || err != nil {
+			e.Fatalf("%+v counts %d, want %d, err %v", f, n, len(want), err)
+		}
+	}
+	left := len(want)
+	for _, f := range []sessions.Filter{{Subject: "alice"}, {Digest: "sha256:abc"}, {}} {
+		n, more, _, err := e.store.DeleteAll(e.Context(), e.a, f, want[0], 2)
+		if n != 2 || !more || err != nil {
+			e.Fatalf("%+v: %d have ended, want 2, more %v, err %v", f, n, more, err)
+		}
+		left -= n
+		if got := e.list(sessions.Filter{}); len(got) != left || got[0] != want[0] {
+			e.Fatalf("left are %v, want %d and %v first", got, left, want[0])
+		}
 	}
 }
 

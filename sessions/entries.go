@@ -47,7 +47,7 @@ func pack(s Session, from *maker) *entry {
 		seen: s.LastSeenAt.UnixMilli(), idleEnd: s.IdleExpiresAt.UnixMilli(), end: s.ExpiresAt.UnixMilli(),
 		idle: s.Idle.Milliseconds(), born: s.Born, revision: s.Revision, remember: s.Remember,
 	}
-	e.id, _ = ulid.ParseStrict(strings.TrimPrefix(string(s.ID), idPrefix)) // made by NewID
+	e.id = ulid.ULID(s.ID.First())
 	var text strings.Builder
 	text.Grow(len(s.Subject) + len(s.Claims) + len(s.Client.IP) + len(s.Client.UserAgent))
 	text.WriteString(s.Subject)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -24,36 +27,76 @@ var (
 )
 
 const (
-	loadPage = 5000            // keys that Load reads at once
+	firstPage = 500    // keys that Load reads at first
+	lastPage  = 32_000 // and in the end: each page makes etcd count all that are left
+
 	keysTime = 2 * time.Second // bound on reading a tenant's keys for one change
 )
 
 // Load implements sessions.Store. The first read is linearizable and fixes the
-// revision that the others read at.
-func (s *Store) Load(ctx context.Context, records bool, apply func(sessions.Change)) (int64, error) {
+// revision that the others read at. A page is read while the one before it is
+// opened.
+func (s *Store) Load(ctx context.Context, records bool, apply func(sessions.Change)) (revision int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	from, end := feedStart, epochEnd
 	if records {
 		end = feedEnd
 	}
-	revision := int64(0)
-	for {
-		got, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(revision))
-		if err != nil {
-			return 0, unavailable("load sessions", err)
-		}
-		if revision == 0 {
-			revision = got.Header.Revision
-		}
-		for _, kv := range got.Kvs {
-			if change, ok := s.put(ctx, kv); ok {
-				apply(change)
+	pages := make(chan []*mvccpb.KeyValue)
+	reading := make(chan error, 1)
+	go func() {
+		defer close(pages)
+		more := true
+		for limit := int64(firstPage); more; limit = min(2*limit, lastPage) {
+			got, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
+			if err != nil {
+				reading <- unavailable("load sessions", err)
+				return
 			}
+			if revision == 0 {
+				revision = got.Header.Revision
+			}
+			if more = got.More; more {
+				from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
+			}
+			pages <- got.Kvs
 		}
-		if !got.More {
-			return revision, nil
+		reading <- nil
+	}()
+	for page := range pages {
+		for _, change := range s.opened(ctx, page) {
+			apply(change)
 		}
-		from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
 	}
+	if err := <-reading; err != nil {
+		return 0, err
+	}
+	return revision, nil
+}
+
+// opened are the changes that keys say, their records opened on all processors:
+// that is most of what a start takes.
+func (s *Store) opened(ctx context.Context, kvs []*mvccpb.KeyValue) []sessions.Change {
+	changes := make([]sessions.Change, 0, len(kvs))
+	for _, kv := range kvs {
+		if change, ok := s.put(ctx, kv); ok {
+			changes = append(changes, change)
+		}
+	}
+	var all sync.WaitGroup
+	for part := range slices.Chunk(changes, max(1, (len(changes)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
+		all.Go(func() {
+			for i := range part {
+				if open := part[i].Session; open != nil {
+					session, err := open()
+					part[i].Session = func() (sessions.Session, error) { return session, err }
+				}
+			}
+		})
+	}
+	all.Wait()
+	return changes
 }
 
 // Watch implements sessions.Store. It has a stream of its own: etcd answers

@@ -296,8 +296,8 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 	if err := n.keyringFits(ctx); err != nil {
 		return err
 	}
-	if err := n.sessions.WaitReady(ctx); err != nil {
-		return fmt.Errorf("load sessions: %w", err)
+	if err := n.copySessions(ctx); err != nil {
+		return err
 	}
 	if err := n.operatorKey(ctx); err != nil {
 		return err
@@ -314,6 +314,24 @@ func (n *node) prepare(ctx context.Context, out io.Writer) error {
 		return n.welcome(ctx, out)
 	}
 	fmt.Fprintf(out, "operator key in %s\n", n.keyFile())
+	return nil
+}
+
+// copyTime is how long a start waits for the copy of sessions.
+const copyTime = 2 * time.Second
+
+// copySessions waits for this node's copy of sessions, but not for one that takes
+// long, as of a million: until it is there each validate asks the store.
+func (n *node) copySessions(ctx context.Context) error {
+	loading, cancel := context.WithTimeout(ctx, copyTime)
+	defer cancel()
+	err := n.sessions.WaitReady(loading)
+	if ctx.Err() != nil {
+		return fmt.Errorf("load sessions: %w", ctx.Err())
+	}
+	if err != nil {
+		n.log.Info("the copy of sessions is still being loaded; until it is there validates ask the store")
+	}
 	return nil
 }
 

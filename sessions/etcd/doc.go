@@ -6,10 +6,12 @@
 //	/dw/live/e/all                           the epoch of all sessions (watched, as all epochs)
 //	/dw/live/e/{tenant}/all                  the epoch of a tenant; tenants/etcd writes it too
 //	/dw/live/e/{tenant}/v/{hex}              the epoch of a verifier, by its module's digest
-//	/dw/s/id/{tenant}/{session id}           digest
-//	/dw/s/sub/{tenant}/{subject}/{id}        digest; subject as a keyed hash
-//	/dw/s/ver/{tenant}/{verifier}/{id}       digest
+//	/dw/s/sub/{tenant}/{subject}/{id}        empty, or as below; subject as a keyed hash
+//	/dw/s/id/{tenant}/{id}                   of one that was rotated: the digest it is under
 //	/dw/s/ch/{tenant}/{digest}               a challenge, sealed
+//
+// A session's public ID is the digest of the token that it began with, so that no
+// index leads from the one to the other until the session is rotated.
 //
 // The one idea: a session is written once, with its index entries, in one
 // transaction and on one lease, and revoking it deletes them. There are no

@@ -428,9 +428,7 @@ func (m *Manager) renew(d Digest, s Session, now time.Time) {
 // reached returns nil when the store has come to revision, and ErrRevision when
 // it has not: then the caller's revision is not of this store.
 func (m *Manager) reached(ctx context.Context, revision int64) error {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
-	now, err := m.store.Revision(ctx)
+	now, err := m.Revision(ctx)
 	if err != nil {
 		return err
 	}
@@ -438,6 +436,14 @@ func (m *Manager) reached(ctx context.Context, revision int64) error {
 		return ErrRevision
 	}
 	return nil
+}
+
+// Revision returns a revision of the store at or after every write that was
+// acknowledged before the call, also of what is not a session.
+func (m *Manager) Revision(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	return m.store.Revision(ctx)
 }
 
 // Close ends the session of a token and returns the revision of that write, 0

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -282,5 +283,41 @@ func TestAnUploadToATenantThatIsDeletedLeavesNothing(t *testing.T) {
 	}
 	for _, kv := range left.Kvs {
 		t.Errorf("%s is left", kv.Key)
+	}
+}
+
+// Whoever wrote something may ask another node for what is at least as new.
+func TestEveryWriteOfAnOperatorHasARevision(t *testing.T) {
+	s := newSite(t)
+	module := guesttest.Accepts("alice").Module()
+	last := int64(0)
+	for _, write := range []struct {
+		status int
+		what   string
+		body   any
+	}{
+		{201, "POST /tenants", map[string]any{"id": "acme"}},
+		{200, "PATCH /tenants/acme", map[string]any{"name": "Acme"}},
+		{200, "PUT /tenants/acme/config", map[string]any{"colour": "green"}},
+		{200, "PUT /tenants/acme/secrets/key", map[string]any{"value": "s3cret"}},
+		{204, "DELETE /tenants/acme/secrets/key", nil},
+		{201, "POST /tenants/acme/verifiers", module},
+		{200, "POST /tenants/acme/verifiers/1/activate", map[string]any{}},
+		{200, "POST /tenants/acme/rotate-keys", nil},
+		{200, "POST /tenants/acme/sessions/revoke", map[string]any{"all": true}},
+		{200, "POST /tenants/acme/suspend", nil},
+		{200, "POST /tenants/acme/resume", nil},
+		{200, "POST /sessions/revoke", map[string]any{"all": true}},
+		{204, "DELETE /tenants/acme", nil},
+	} {
+		text := s.operate(write.status, write.what, write.body).header.Get("Doorward-Revision")
+		revision, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || revision <= last {
+			t.Errorf("%s: revision %q after %d", write.what, text, last)
+		}
+		last = revision
+	}
+	if got := s.operate(200, "GET /tenants", nil); got.header.Get("Doorward-Revision") != "" {
+		t.Error("a read has a revision")
 	}
 }

@@ -32,6 +32,26 @@ func (s *Server) operator(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// revised says with which revision a write can be read again, where its handler
+// does not know: with the one that the store has come to after it.
+func (s *Server) revised(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if c.Request().Method == http.MethodGet || c.Request().Method == http.MethodHead {
+			return next(c)
+		}
+		answer := c.Response()
+		answer.Before(func() {
+			if answer.Status >= 300 || answer.Header().Get("Doorward-Revision") != "" {
+				return
+			}
+			if revision, err := s.svc.Sessions.Revision(c.Request().Context()); err == nil {
+				writeRevision(c, revision)
+			}
+		})
+		return next(c)
+	}
+}
+
 // adminHost refuses requests that came by a name: a page on the web can make
 // its own name resolve to this listener (DNS rebinding), but not a browser say
 // another Host.

@@ -112,7 +112,7 @@ func (s *Server) adminRoutes() http.Handler {
 	e.Use(s.adminHost)
 	// The key is asked for by each route, not by the group: a group with
 	// middleware answers 404 where the method is wrong, which is a 405.
-	add(e.Group("/admin/v1"), s.adminMap(), s.operator)
+	add(e.Group("/admin/v1"), s.adminMap(), s.operator, s.revised)
 	add(e.Group(""), s.probeMap())
 	return e
 }

@@ -91,8 +91,8 @@ func TestLookUpsAtTheSameMomentShareTransactions(t *testing.T) {
 	}
 }
 
-// A transaction that is not answered holds up its own look-up, and whoever joins
-// in the first tenth of a second, and nobody after that; who leaves, leaves at once.
+// A transaction that is not answered holds up its own look-up, and nobody who comes
+// more than a tenth of a second later; who leaves, leaves at once.
 func TestASlowReadHoldsUpNobodyBehindIt(t *testing.T) {
 	t.Parallel()
 	client := startMember(t)

@@ -98,18 +98,31 @@ func (s *Service) open(d Door) (tenants.Tenant, error) {
 	return t, nil
 }
 
-// holder finds the session that a token stands for, read as how says.
-func (s *Service) holder(ctx context.Context, d Door, token sessions.Token, how sessions.Reading) (tenants.Tenant, sessions.Session, error) {
+// inside is open for the verbs of who is signed in. Nobody is at a suspended
+// tenant, and that is the published answer: 401, not 403.
+func (s *Service) inside(d Door) (tenants.Tenant, error) {
 	t, err := s.open(d)
 	if errors.Is(err, ErrSuspended) {
-		return t, sessions.Session{}, sessions.ErrNotFound // the published answer: 401, not 403
+		return t, sessions.ErrNotFound
 	}
+	return t, err
+}
+
+// holder finds the session that a token stands for, read as how says, and whose
+// door it is at.
+func (s *Service) holder(ctx context.Context, d Door, token sessions.Token, how sessions.Reading) (tenants.Tenant, sessions.Session, error) {
+	t, err := s.inside(d)
 	if err != nil {
 		return t, sessions.Session{}, err
 	}
+	found, err := s.find(ctx, t, token, how)
+	return t, found, err
+}
+
+func (s *Service) find(ctx context.Context, t tenants.Tenant, token sessions.Token, how sessions.Reading) (sessions.Session, error) {
 	found, err := s.Sessions.Find(ctx, t.UUID, token, how)
 	if err != nil {
-		return t, sessions.Session{}, fmt.Errorf("find session: %w", err)
+		return sessions.Session{}, fmt.Errorf("find session: %w", err)
 	}
-	return t, found, nil
+	return found, nil
 }

@@ -14,21 +14,17 @@ import (
 // session, sessions.ErrUnavailable when that cannot be decided; where the
 // tenant allows it, the answer may then be an old one, and is marked so.
 func (s *Service) Validate(ctx context.Context, d Door, token sessions.Token, atLeast int64) (sessions.Session, error) {
-	t, err := s.Tenant(d)
+	t, err := s.inside(d)
 	if err != nil {
 		return sessions.Session{}, err
 	}
-	_, session, err := s.holder(ctx, d, token, sessions.Reading{AtLeast: atLeast, WithoutQuorum: t.Bounded()})
-	return session, err
+	return s.find(ctx, t, token, sessions.Reading{AtLeast: atLeast, WithoutQuorum: t.Bounded()})
 }
 
 // Rotate gives the holder of a token another one for the same session. The old
 // one dies half a minute later. sessions.ErrNotFound when there is no session.
 func (s *Service) Rotate(ctx context.Context, d Door, token sessions.Token) (sessions.Token, sessions.Session, error) {
-	t, err := s.open(d)
-	if errors.Is(err, ErrSuspended) {
-		return sessions.Token{}, sessions.Session{}, sessions.ErrNotFound
-	}
+	t, err := s.inside(d)
 	if err != nil {
 		return sessions.Token{}, sessions.Session{}, err
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
+// strictBase64 takes each value in one spelling only.
+var strictBase64 = base64.RawURLEncoding.Strict()
+
 // ErrToken: the text is not a session token, a session id or a challenge id.
 // Nothing was looked up.
 var ErrToken = errors.New("malformed token")
@@ -46,7 +49,8 @@ func NewToken() Token {
 // tokenOf writes 32 bytes as a token.
 func tokenOf(b []byte) Token {
 	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(b)
-	return Token{text + checksum(text)}
+	sum := checksum(text)
+	return Token{text + string(sum[:])}
 }
 
 // Salt is 32 random bytes, made for one rotation.
@@ -79,11 +83,13 @@ func ParseToken(text string) (Token, error) {
 		return Token{}, ErrToken
 	}
 	head := text[:tokenLength-tokenChecksum]
-	if checksum(head) != text[len(head):] {
+	if sum := checksum(head); string(sum[:]) != text[len(head):] {
 		return Token{}, ErrToken
 	}
+	var body [tokenBody]byte
+	copy(body[:], head[len(tokenPrefix):])
 	var b [32]byte
-	if _, err := base64.RawURLEncoding.Strict().Decode(b[:], []byte(head[len(tokenPrefix):])); err != nil {
+	if _, err := strictBase64.Decode(b[:], body[:]); err != nil {
 		return Token{}, ErrToken
 	}
 	return Token{text}, nil
@@ -158,12 +164,11 @@ func digest(domain, tenant, secret string) Digest {
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // checksum is the CRC-32 of text in six base62 digits, highest first.
-func checksum(text string) string {
+func checksum(text string) (out [tokenChecksum]byte) {
 	n := crc32.ChecksumIEEE([]byte(text))
-	var out [tokenChecksum]byte
 	for i := tokenChecksum - 1; i >= 0; i-- {
 		out[i] = base62[n%62]
 		n /= 62
 	}
-	return string(out[:])
+	return out
 }

@@ -190,8 +190,11 @@ func quorumForm(s string) bool {
 // boundOf reads "bounded:<seconds>".
 func boundOf(s string) (time.Duration, bool) {
 	text, ok := strings.CutPrefix(s, "bounded:")
+	if !ok {
+		return 0, false // every validate asks; an error costs more than the rest of it
+	}
 	n, err := strconv.Atoi(text)
-	return time.Duration(n) * time.Second, ok && err == nil && n >= 1 && n <= 3600 && strconv.Itoa(n) == text
+	return time.Duration(n) * time.Second, err == nil && n >= 1 && n <= 3600 && strconv.Itoa(n) == text
 }
 
 // Bounded is how long the tenant's sessions may be believed while no majority

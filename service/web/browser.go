@@ -248,10 +248,10 @@ func (s *Server) asset(c echo.Context) error {
 
 func (s *Server) stylesheetURL(c echo.Context) string {
 	name, _ := pages.Stylesheet()
-	if d, ok := c.Get(doorKey).(service.Door); ok {
-		return d.Base() + "/assets/" + name
+	if !s.hasDoor(c) {
+		return ""
 	}
-	return ""
+	return doorOf(c).Base() + "/assets/" + name
 }
 
 // render writes a page. formTo are origins that its form may lead to in the

@@ -83,21 +83,39 @@ func cookieToken(c echo.Context, d service.Door) sessions.Token {
 	return token
 }
 
-// oneCookie is the value of the one cookie of that name. It counts names in the
-// headers as they stand: net/http passes over a cookie whose value it cannot
-// read, and two cookies would look like one.
+// oneCookie is the value of the one cookie of that name, as net/http reads it.
+// It looks for itself, because net/http passes over a cookie whose value it
+// cannot read, and two cookies would look like one.
 func oneCookie(r *http.Request, name string) (value string, ok bool) {
 	n := 0
 	for _, line := range r.Header["Cookie"] {
 		for part := range strings.SplitSeq(line, ";") {
-			if named, _, _ := strings.Cut(part, "="); strings.TrimSpace(named) == name {
-				n++
+			named, text, _ := strings.Cut(part, "=")
+			if strings.TrimSpace(named) != name {
+				continue
 			}
+			if n++; n > 1 {
+				return "", false
+			}
+			value, ok = cookieValue(strings.TrimRight(text, blanks))
+			ok = ok && strings.Trim(named, blanks) == name
 		}
 	}
-	found := r.CookiesNamed(name)
-	if n != 1 || len(found) != 1 {
-		return "", false
+	return value, ok
+}
+
+const blanks = " \t\r\n"
+
+// cookieValue takes the quotes off a cookie's value. False for one that holds
+// what no value may.
+func cookieValue(text string) (string, bool) {
+	if len(text) > 1 && text[0] == '"' && text[len(text)-1] == '"' {
+		text = text[1 : len(text)-1]
 	}
-	return found[0].Value, true
+	for i := 0; i < len(text); i++ {
+		if c := text[i]; c < ' ' || c >= 0x7f || c == '"' || c == ';' || c == '\\' {
+			return "", false
+		}
+	}
+	return text, true
 }

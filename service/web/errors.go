@@ -170,10 +170,10 @@ func (s *Server) fail(err error, c echo.Context) {
 
 // loginURL is where a person can begin again, "" where there is no tenant.
 func (s *Server) loginURL(c echo.Context) string {
-	d, ok := c.Get(doorKey).(service.Door)
-	if !ok {
+	if !s.hasDoor(c) {
 		return ""
 	}
+	d := doorOf(c)
 	if _, err := s.svc.Tenant(d); err != nil {
 		return ""
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -36,7 +37,18 @@ func Served() []string {
 var (
 	ParseJSON = parseJSON
 	PlainPath = plainPath
+	OneCookie = oneCookie
 )
+
+// SessionJSON is a session as a validate writes it and as encoding/json does.
+func SessionJSON(tenant string, one sessions.Session) (written, encoded []byte, err error) {
+	v := viewSession(tenant, one, true)
+	if written, err = v.append(nil); err != nil {
+		return nil, nil, err
+	}
+	encoded, err = json.Marshal(v)
+	return written, encoded, err
+}
 
 // Presented is the token that a request presents at a door, for apps and for
 // pages.

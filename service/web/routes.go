@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,9 +126,13 @@ func add(g *echo.Group, routes []route, middleware ...echo.MiddlewareFunc) {
 		}
 		path, query, _ := strings.Cut(r.path, "?")
 		all := append(middleware[:len(middleware):len(middleware)], onlyQuery(strings.FieldsFunc(query, func(r rune) bool { return r == '&' })), within(r.time))
-		g.Add(r.method, path, r.handler, all...)
+		handler := r.handler
+		for _, m := range slices.Backward(all) { // once, here: Echo would do it at each request
+			handler = m(handler)
+		}
+		g.Add(r.method, path, handler)
 		if r.method == http.MethodGet {
-			g.Add(http.MethodHead, path, r.handler, all...)
+			g.Add(http.MethodHead, path, handler)
 		}
 	}
 }

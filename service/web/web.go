@@ -114,8 +114,8 @@ func (s *Server) edge(next http.Handler) http.Handler {
 	})
 }
 
-// What every answer carries. The values are shared by all of them, so they are
-// replaced in an answer's header and never written into.
+// What every answer carries, and the validate's too. The values are shared by all
+// of them, so they are replaced in an answer's header and never written into.
 var (
 	always = http.Header{
 		"X-Content-Type-Options":       {"nosniff"},
@@ -123,6 +123,7 @@ var (
 		"Cache-Control":                {"no-store"},
 	}
 	aYearOfHTTPS = []string{"max-age=31536000"}
+	jsonType     = []string{echo.MIMEApplicationJSON}
 )
 
 // newRequestID is 128 random bits in base32. It is for finding log lines and
@@ -200,31 +201,38 @@ func within(d time.Duration) echo.MiddlewareFunc {
 // believed.
 func requestID(c echo.Context) string { return c.Response().Header().Get("X-Request-Id") }
 
-// door finds how the caller came and keeps it for the handlers: a tenant's own
-// host has its paths at the root, the shared host has them under /t/{tenant},
-// and neither way leads into the other.
+// door lets through who came by a door: a tenant's own host has its paths at
+// the root, the shared host has them under /t/{tenant}, and neither way leads
+// into the other.
 func (s *Server) door(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		host, id := c.Request().Host, c.Param("tenant")
-		if s.isShared(host) {
-			if id == "" {
-				return service.ErrNoDoor
-			}
-			c.Set(doorKey, service.Door{ID: id})
-			return next(c)
-		}
-		name, err := tenants.NormalizeHost(host)
-		if err != nil || id != "" {
+		if !s.hasDoor(c) {
 			return service.ErrNoDoor
 		}
-		c.Set(doorKey, service.Door{Host: name})
 		return next(c)
 	}
 }
 
-const doorKey = "door"
+func (s *Server) hasDoor(c echo.Context) bool {
+	d := doorOf(c)
+	if s.isShared(c.Request().Host) {
+		return d.ID != ""
+	}
+	return d.Host != ""
+}
 
-func doorOf(c echo.Context) service.Door { return c.Get(doorKey).(service.Door) }
+// doorOf is how the caller came, where door let it through. It is read again by
+// each who asks: to keep it, Echo would make a map for every request.
+func doorOf(c echo.Context) service.Door {
+	if id := c.Param("tenant"); id != "" {
+		return service.Door{ID: id}
+	}
+	host, err := tenants.NormalizeHost(c.Request().Host)
+	if err != nil {
+		return service.Door{}
+	}
+	return service.Door{Host: host}
+}
 
 func (s *Server) isShared(host string) bool {
 	host = bareHost(host)
@@ -233,8 +241,10 @@ func (s *Server) isShared(host string) bool {
 
 // bareHost takes port, brackets, case and one trailing dot off a host.
 func bareHost(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if strings.Contains(host, ":") { // without, there would be an error to make at each request
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	return strings.ToLower(strings.TrimSuffix(host, "."))

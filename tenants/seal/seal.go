@@ -1,11 +1,7 @@
 package seal
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,16 +18,15 @@ var ErrNoKey = fmt.Errorf("%w: no such key here", ErrSealed)
 
 // A sealed value is
 //
-//	version (1) | key id (4, big endian) | salt (24) | AES-256-GCM ciphertext and tag
+//	version (1) | key id (4, big endian) | nonce (24) | XAES-256-GCM ciphertext and tag
 //
-// where key and nonce come from HKDF-SHA256(key, salt): a fresh AES key for
-// each value, so that random nonces cannot run out however long a key lives.
+// with a random nonce, of which there are so many that they cannot run out however
+// long a key lives.
 const (
-	version   = 1
-	saltSize  = 24
-	headSize  = 1 + 4 + saltSize
+	version   = 2 // 1 had its keys from HKDF, and was never released
+	nonceSize = 24
+	headSize  = 1 + 4 + nonceSize
 	keySize   = 32
-	nonceSize = 12
 	overhead  = headSize + 16
 )
 
@@ -63,34 +58,17 @@ func newKey() key {
 	return k
 }
 
-// aead derives the cipher and nonce for one value.
-func (k key) aead(salt []byte) (cipher.AEAD, []byte) {
-	derived, err := hkdf.Key(sha256.New, k.Secret[:], salt, "doorward seal v1", keySize+nonceSize)
-	if err != nil {
-		panic("seal: derive: " + err.Error()) // lengths are constants
-	}
-	block, err := aes.NewCipher(derived[:keySize])
-	if err != nil {
-		panic("seal: cipher: " + err.Error())
-	}
-	gcm, err := cipher.NewGCM(block)
-	if err != nil {
-		panic("seal: gcm: " + err.Error())
-	}
-	return gcm, derived[keySize:]
-}
-
 func (k key) seal(aad, plain []byte) []byte {
 	out := make([]byte, headSize, headSize+len(plain)+16)
 	out[0] = version
 	binary.BigEndian.PutUint32(out[1:5], k.ID)
 	rand.Read(out[5:headSize])
-	gcm, nonce := k.aead(out[5:headSize])
+	gcm, nonce := xaes(k.Secret, out[5:headSize])
 	return gcm.Seal(out, nonce, plain, bind(out[:headSize], aad))
 }
 
 func (k key) open(aad, sealed []byte) ([]byte, error) {
-	gcm, nonce := k.aead(sealed[5:headSize])
+	gcm, nonce := xaes(k.Secret, sealed[5:headSize])
 	plain, err := gcm.Open(nil, nonce, sealed[headSize:], bind(sealed[:headSize], aad))
 	if err != nil {
 		return nil, ErrSealed

@@ -2,6 +2,7 @@ package seal_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -215,5 +216,35 @@ func TestARingChanges(t *testing.T) {
 	files, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(files) != 1 {
 		t.Errorf("files left behind: %v, %v", files, err)
+	}
+}
+
+// The vectors of c2sp.org/XAES-256-GCM: one for each value of the bit that CMAC's
+// subkey turns on.
+func TestXAESIsThatOfItsSpecification(t *testing.T) {
+	for _, v := range []struct {
+		secret     byte
+		aad, wants string
+	}{
+		{1, "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"},
+		{3, "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"},
+	} {
+		secret := [32]byte(bytes.Repeat([]byte{v.secret}, 32))
+		got := seal.SealXAES(secret, []byte("ABCDEFGHIJKLMNOPQRSTUVWX"), []byte("XAES-256-GCM"), []byte(v.aad))
+		if hex.EncodeToString(got) != v.wants {
+			t.Errorf("of key %d: %x, not %s", v.secret, got, v.wants)
+		}
+	}
+}
+
+// BenchmarkOpen is what each read of a session from the store pays.
+func BenchmarkOpen(b *testing.B) {
+	k, aad := seal.NewKeys(), bytes.Repeat([]byte("k"), 90)
+	sealed := k.Seal(aad, bytes.Repeat([]byte("x"), 500))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.Open(aad, sealed); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

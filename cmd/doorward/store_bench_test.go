@@ -3,13 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
-	crand "crypto/rand"
+	"crypto/rand"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,35 +87,6 @@ func BenchmarkCreate(b *testing.B) {
 	b.ReportMetric(0, "ns/op") // a round is as long as it is set to be
 }
 
-// BenchmarkStoreFind is a look-up in the embedded etcd, by so many at a time for each
-// processor: what one that comes alone costs, and those that share a transaction.
-func BenchmarkStoreFind(b *testing.B) {
-	client := startMember(b)
-	source := newSource(b, client)
-	tenant := newTenant(b, source, "a")
-	store := newStore(b, client, source, sessionsetcd.Config{})
-	digests := make([]sessions.Digest, 2000)
-	eachOf(b, len(digests), func(i int) error {
-		d, s := storedSession(tenant)
-		digests[i] = d
-		_, err := store.Create(b.Context(), sessions.Creation{Digest: d, Session: s})
-		return err
-	})
-	for _, n := range []int{1, 16} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetParallelism(n)
-			b.RunParallel(func(p *testing.PB) {
-				for p.Next() {
-					if _, err := store.Find(b.Context(), tenant, digests[rand.IntN(len(digests))]); err != nil {
-						b.Error(err)
-					}
-				}
-			})
-		})
-	}
-}
-
 // createRate is how many creates a second createClients make.
 func createRate(b *testing.B, create func(ctx context.Context, worker int) error) float64 {
 	var made atomic.Int64
@@ -168,7 +137,7 @@ func benchWrites(b *testing.B, client *clientv3.Client) func() [][2]string {
 	return func() [][2]string {
 		writes := make([][2]string, len(like))
 		for i, w := range like {
-			unlike := crand.Text() // 26 letters and digits, as long as what a key ends with
+			unlike := rand.Text() // 26 letters and digits, as long as what a key ends with
 			writes[i] = [2]string{w[0][:len(w[0])-len(unlike)] + unlike, w[1]}
 		}
 		return writes

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/doorward/doorward/sessions"
@@ -74,22 +73,18 @@ func epochReads(tenant string) []clientv3.Op {
 // read notes the answers of epochReads, which came first in a transaction.
 func (e *epochs) read(done *clientv3.TxnResponse) {
 	for _, answer := range done.Responses[:epochOps] {
-		e.add(answer.GetResponseRange())
-	}
-}
-
-func (e *epochs) add(answer *pb.RangeResponse) {
-	for _, kv := range answer.Kvs {
-		_, verifier, ok := parseEpochKey(string(kv.Key))
-		switch {
-		case !ok:
-		case verifier == "":
-			e.all = max(e.all, kv.ModRevision)
-		default:
-			if e.verifiers == nil {
-				e.verifiers = map[string]int64{}
+		for _, kv := range answer.GetResponseRange().Kvs {
+			_, verifier, ok := parseEpochKey(string(kv.Key))
+			switch {
+			case !ok:
+			case verifier == "":
+				e.all = max(e.all, kv.ModRevision)
+			default:
+				if e.verifiers == nil {
+					e.verifiers = map[string]int64{}
+				}
+				e.verifiers[verifier] = kv.ModRevision
 			}
-			e.verifiers[verifier] = kv.ModRevision
 		}
 	}
 }

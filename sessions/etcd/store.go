@@ -33,7 +33,6 @@ type Store struct {
 	leases leases
 	txnOps int // of ours in one transaction
 	queue  chan *write
-	reads  reads
 
 	mu      sync.Mutex
 	watches map[chan<- struct{}]bool // that run, to be asked for their progress
@@ -50,10 +49,8 @@ func New(client *clientv3.Client, keys KeysFunc, cfg Config) *Store {
 	if cfg.TxnOps == 0 {
 		cfg.TxnOps = 1024
 	}
-	txnOps := max(nestedOps, cfg.TxnOps-nestedOps)
 	return &Store{
-		client: client, keys: keys, txnOps: txnOps,
-		reads:  reads{client: client, most: min(readsMost, (txnOps-1)/2)}, // each may be of another tenant
+		client: client, keys: keys, txnOps: max(nestedOps, cfg.TxnOps-nestedOps),
 		leases: leases{client: client, buckets: map[int64]*bucket{}},
 		queue:  make(chan *write, queued), watches: map[chan<- struct{}]bool{},
 	}
@@ -140,21 +137,24 @@ func (s *Store) createIf(ctx context.Context, keys *seal.Keys, c sessions.Creati
 
 // Find implements sessions.Store.
 func (s *Store) Find(ctx context.Context, tenant string, d sessions.Digest) (sessions.Session, error) {
-	record, ended, err := s.reads.find(ctx, tenant, recordKey(tenant, d))
+	got, err := s.client.Txn(ctx).Then(append(epochReads(tenant), clientv3.OpGet(recordKey(tenant, d)))...).Commit()
 	if err != nil {
 		return sessions.Session{}, unavailable("read session", err)
 	}
-	if record == nil {
+	kvs := got.Responses[epochOps].GetResponseRange().Kvs
+	if len(kvs) == 0 {
 		return sessions.Session{}, sessions.ErrNotFound
 	}
 	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
 		return sessions.Session{}, unavailable("read tenant keys", err)
 	}
-	found, err := s.open(ctx, keys, tenant, d, record)
+	found, err := s.open(ctx, keys, tenant, d, kvs[0])
 	if err != nil {
 		return sessions.Session{}, err
 	}
+	var ended epochs
+	ended.read(got)
 	if ended.has(found) {
 		return sessions.Session{}, sessions.ErrNotFound
 	}

@@ -14,7 +14,7 @@ import (
 // TestRetiredVersionsLeaveNothingInMemory uploads, activates and uses one version
 // after another. DOORWARD_SOAK_CYCLES makes it longer.
 func TestRetiredVersionsLeaveNothingInMemory(t *testing.T) {
-	cycles := 100
+	cycles := 60
 	if text := os.Getenv("DOORWARD_SOAK_CYCLES"); text != "" {
 		var err error
 		if cycles, err = strconv.Atoi(text); err != nil || cycles < 20 {

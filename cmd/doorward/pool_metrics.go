@@ -19,12 +19,14 @@ var (
 	stillbornDesc   = prometheus.NewDesc("doorward_sandbox_workers_stillborn_total", "Workers that died before they had loaded anything.", nil, nil)
 )
 
+// Describe implements prometheus.Collector.
 func (m poolMetrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc} {
 		to <- d
 	}
 }
 
+// Collect implements prometheus.Collector.
 func (m poolMetrics) Collect(to chan<- prometheus.Metric) {
 	workers, idle := m.pool.Stats()
 	to <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(idle), "idle")

@@ -62,7 +62,7 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 		return Version{}, err
 	}
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(module))
-	report, err := c.host.pool.Compile(ctx, digest, module)
+	report, err := c.host.pool.Compile(ctx, tenant, digest, module)
 	if errors.Is(err, sandbox.ErrModule) {
 		return Version{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -153,7 +153,8 @@ func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
 }
 
 // Activate lets a version decide the tenant's logins, on every node from its
-// next login on. ErrConflict when the version has failed vectors, or, unless
+// next login on. For the one that does already it lifts a quarantine on this
+// node. ErrConflict when the version has failed vectors, or, unless
 // approve is set, when it is granted what the active one is not.
 func (c *Catalog) Activate(ctx context.Context, tenant string, number int, approve bool) (Version, error) {
 	pointer, err := c.artifacts.Active(ctx, tenant)
@@ -169,6 +170,7 @@ func (c *Catalog) Activate(ctx context.Context, tenant string, number int, appro
 		return Version{}, err
 	}
 	if pointer.Active == number {
+		c.host.pool.Lift(tenant, v.Digest)
 		return v, nil
 	}
 	if v.Vectors.Failed > 0 {

@@ -106,6 +106,9 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 	metrics := sessionMetrics{n.sessions}
 	prometheus.MustRegister(metrics)
 	defer prometheus.Unregister(metrics)
+	pools := poolMetrics{n.pool}
+	prometheus.MustRegister(pools)
+	defer prometheus.Unregister(pools)
 	return n.serve(ctx, starting, public, admin, out)
 }
 

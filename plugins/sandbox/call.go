@@ -20,6 +20,9 @@ var (
 
 	// ErrBusy: no worker came free in time.
 	ErrBusy = errors.New("no worker free")
+
+	// ErrQuarantined: the module is not run on this node for a while.
+	ErrQuarantined = errors.New("verifier quarantined")
 )
 
 // Report is what a compile tells about a module.

@@ -44,8 +44,10 @@ type Pool struct {
 	cfg      Config
 	spawns   chan spawn
 	stopped  chan struct{} // closed when Run ends
-	compiles chan struct{} // one token a compile
-	cores    *Tokens       // guests that run, not wait
+	compiles *queue
+	cores    *Tokens // guests that run, not wait
+	breakers *breakers
+	respawn  respawn
 
 	mu      sync.Mutex
 	idle    []*process     // the least lately used first
@@ -90,9 +92,13 @@ func New(cfg Config) (*Pool, error) {
 		return nil, fmt.Errorf("make module cache: %w", err)
 	}
 	cfg.CacheDir = dir
+	if err := dropOldCache(dir); err != nil {
+		return nil, fmt.Errorf("empty module cache of another version: %w", err)
+	}
 	return &Pool{
 		cfg: cfg, spawns: make(chan spawn), stopped: make(chan struct{}),
-		compiles: make(chan struct{}, compiles),
+		compiles: newQueue(compiles),
+		breakers: newBreakers(),
 		cores:    NewTokens(runtime.NumCPU()+1, runtime.NumCPU()),
 		calls:    map[string]int{}, freed: make(chan struct{}), flights: map[string]*flight{},
 	}, nil
@@ -142,17 +148,17 @@ func (p *Pool) warm(children context.Context, reaping *sync.WaitGroup) error {
 // Compile reads a module, has it count what it does, and compiles that for the
 // workers of this node, in a child of its own. ErrModule when the fault is the
 // module's; it wraps a *wasm.Error when the reader found it. At most two run at
-// once; others wait their turn, as long as ctx lets them.
-func (p *Pool) Compile(ctx context.Context, digest string, module []byte) (Report, error) {
+// once, one of a tenant's; others wait their turn, as long as ctx lets them.
+// ErrBusy when too many wait. Reading and rewriting wait too: they take the
+// server's own time.
+func (p *Pool) Compile(ctx context.Context, tenant, digest string, module []byte) (Report, error) {
+	if err := p.compiles.enter(ctx, tenant); err != nil {
+		return Report{}, err
+	}
+	defer p.compiles.leave(tenant)
 	m, err := wasm.Read(module, wasm.Limits{ModuleBytes: maxModule})
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %w", ErrModule, err)
-	}
-	select {
-	case p.compiles <- struct{}{}:
-		defer func() { <-p.compiles }()
-	case <-ctx.Done():
-		return Report{}, fmt.Errorf("%w: too many modules are being compiled", ErrBusy)
 	}
 	child, err := p.spawn(ctx, "compile")
 	if err != nil {
@@ -188,6 +194,25 @@ func (p *Pool) keep(digest string, rewritten []byte) error {
 // version on one kind of machine, under one table of costs.
 func (p *Pool) rewritten(digest string) string {
 	return filepath.Join(p.cfg.CacheDir, strings.ReplaceAll(digest, ":", "-")+"."+engineName()+"."+wasm.RewriterVersion+".wasm")
+}
+
+// dropOldCache empties a cache that another engine or rewriter filled. Nothing
+// of it would be found again.
+func dropOldCache(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	mine := "." + engineName() + "." + wasm.RewriterVersion + ".wasm"
+	old := slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return strings.HasSuffix(e.Name(), ".wasm") && !strings.HasSuffix(e.Name(), mine)
+	})
+	for _, e := range entries {
+		if old || strings.HasPrefix(e.Name(), "rewritten-") { // or cut short by a crash
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // engineName is the version of wazero that is linked, and the architecture.
@@ -232,7 +257,7 @@ func (p *Pool) fly(ctx context.Context, f *flight, c Call) {
 	defer cancel()
 	module, err := c.Module(ctx)
 	if err == nil {
-		_, err = p.Compile(ctx, c.Digest, module)
+		_, err = p.Compile(ctx, c.Tenant, c.Digest, module)
 	}
 	p.mu.Lock()
 	delete(p.flights, c.Digest)
@@ -250,6 +275,10 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 	if err := p.compiled(ctx, c); err != nil {
 		return Result{}, err
 	}
+	probe, err := p.breakers.allow(c)
+	if err != nil {
+		return Result{}, err
+	}
 	result, err := p.once(ctx, c)
 	if errors.Is(err, errUnbegun) {
 		// It was dying already when this call got it. Nothing has been done for
@@ -258,8 +287,32 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 		result, err = p.once(ctx, c)
 	}
 	result.Duration = time.Since(began)
+	quarantined, opened := p.breakers.note(c, probe, endingOf(err))
+	if quarantined {
+		p.cfg.Log.Warn("verifier quarantined: it ended worker after worker", "tenant", c.Tenant, "digest", c.Digest, "for", quarantineTime)
+	}
+	if opened {
+		p.cfg.Log.Warn("verifier not run for a while: it overran its wall limit again and again", "tenant", c.Tenant, "digest", c.Digest, "for", openTime)
+	}
 	return result, err
 }
+
+// endingOf tells how a call ended from its error.
+func endingOf(err error) ending {
+	switch {
+	case errors.Is(err, errOverran):
+		return overran
+	case errors.Is(err, errDied), errors.Is(err, errUnbegun):
+		return died
+	case err == nil, errors.Is(err, ErrGuest):
+		return endedWell
+	}
+	return endedNot
+}
+
+// Lift lets a tenant's module that is quarantined on this node, or whose breaker
+// is open, run again at once.
+func (p *Pool) Lift(tenant, digest string) { p.breakers.lift(Call{Tenant: tenant, Digest: digest}) }
 
 // once runs a call in one worker.
 func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
@@ -345,6 +398,9 @@ func (p *Pool) bury() {
 		case <-child.gone:
 			child.conn.Close()
 			p.workers--
+			if len(child.loaded) == 0 {
+				p.stillborn()
+			}
 			return true
 		default:
 			return false
@@ -354,15 +410,18 @@ func (p *Pool) bury() {
 
 // another starts one worker more for a call that has its share already.
 func (p *Pool) another(ctx context.Context, tenant string) (*process, error) {
-	child, err := p.spawn(ctx, "worker")
-	if err != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.workers--
-		p.free(tenant)
-		return nil, err
+	var child *process
+	err := fmt.Errorf("%w: workers die at their start on this node; its log says more", ErrBusy)
+	if p.respawn.left() <= 0 {
+		if child, err = p.spawn(ctx, "worker"); err == nil {
+			return child, nil
+		}
 	}
-	return child, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.workers--
+	p.free(tenant)
+	return nil, err
 }
 
 // give puts a worker back, or sees a dead one replaced.
@@ -370,9 +429,15 @@ func (p *Pool) give(tenant string, child *process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !child.dead {
+		if len(child.loaded) > 0 {
+			p.respawn.worked()
+		}
 		p.idle = append(p.idle, child)
 		p.free(tenant)
 		return
+	}
+	if len(child.loaded) == 0 {
+		p.stillborn()
 	}
 	p.workers--
 	p.free(tenant)
@@ -384,7 +449,11 @@ func (p *Pool) give(tenant string, child *process) {
 
 // replace starts a worker in the place of one that died.
 func (p *Pool) replace() {
-	child, err := p.spawn(context.Background(), "worker")
+	var child *process
+	err := p.pause()
+	if err == nil {
+		child, err = p.spawn(context.Background(), "worker")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -393,6 +462,27 @@ func (p *Pool) replace() {
 	}
 	p.idle = append(p.idle, child)
 	p.wake()
+}
+
+// stillborn notes a worker that died before it had loaded anything.
+func (p *Pool) stillborn() {
+	pause := p.respawn.failed()
+	if pause == 0 {
+		return
+	}
+	p.cfg.Log.Warn("sandbox worker died before it did anything; no other is started for a while", "pause", pause)
+}
+
+// pause waits until workers may be started again. ErrBusy when the pool ends.
+func (p *Pool) pause() error {
+	for left := p.respawn.left(); left > 0; left = p.respawn.left() {
+		select {
+		case <-time.After(left):
+		case <-p.stopped:
+			return fmt.Errorf("%w: shutting down", ErrBusy)
+		}
+	}
+	return nil
 }
 
 // free gives a tenant's share back. The caller holds mu.
@@ -413,6 +503,26 @@ func (p *Pool) Stats() (workers, idle int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.workers, len(p.idle)
+}
+
+// Counters is what a Pool did since it was made, and who waits now.
+type Counters struct {
+	Compiling   int   // modules that wait for a compile
+	Refused     int64 // compiles turned away because too many waited
+	Quarantines int64 // versions
+	Opened      int64 // breakers
+	Broken      int64 // calls refused by a quarantine or an open breaker
+	Stillborn   int64 // workers that died before they had loaded anything
+}
+
+// Counters returns them as they are now.
+func (p *Pool) Counters() Counters {
+	c := Counters{Stillborn: p.respawn.count()}
+	c.Compiling, c.Refused = p.compiles.counts()
+	p.breakers.mu.Lock()
+	defer p.breakers.mu.Unlock()
+	c.Quarantines, c.Opened, c.Broken = p.breakers.quarantines, p.breakers.opened, p.breakers.refused
+	return c
 }
 
 // key names a module as a worker has it loaded: a memory limit belongs to it.

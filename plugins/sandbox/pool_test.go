@@ -54,7 +54,7 @@ func digestOf(module []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum
 // callFor is a call of a module, compiled before.
 func callFor(t testing.TB, p *sandbox.Pool, tenant string, module []byte) sandbox.Call {
 	t.Helper()
-	report, err := p.Compile(t.Context(), digestOf(module), module)
+	report, err := p.Compile(t.Context(), "a", digestOf(module), module)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestBadModulesAreRefusedWithAReason(t *testing.T) {
 		"a compile bomb":      {guesttest.LocalsBomb(), "locals of one function: 100000000; the limit is 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := p.Compile(t.Context(), digestOf(c.module), c.module)
+			_, err := p.Compile(t.Context(), "a", digestOf(c.module), c.module)
 			if !errors.Is(err, sandbox.ErrModule) || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("err = %v, want ErrModule with %q", err, c.want)
 			}
@@ -343,7 +343,7 @@ func TestAnAnswerOutlivesTheChildThatGaveIt(t *testing.T) {
 	p := newPool(t, sandbox.Config{Workers: 1})
 	module := guesttest.Accepts("x").Module()
 	for range 100 {
-		if _, err := p.Compile(t.Context(), digestOf(module), module); err != nil {
+		if _, err := p.Compile(t.Context(), "a", digestOf(module), module); err != nil {
 			t.Fatal(err)
 		}
 	}

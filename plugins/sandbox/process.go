@@ -151,6 +151,12 @@ func (c *process) lastWords() string {
 // errUnbegun: the worker died before the guest began, so that nothing was done.
 var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
 
+// How a guest took its worker with it.
+var (
+	errOverran = fmt.Errorf("%w: it ran longer than its wall limit", ErrGuest)
+	errDied    = fmt.Errorf("%w: its worker ended", ErrGuest)
+)
+
 // missing is the module of a call, from the file where it is kept rewritten, when
 // the child does not have it, and nil when it does.
 func (c *process) missing(file string, call Call) ([]byte, error) {
@@ -257,7 +263,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, file string, call Cal
 			code, result := call.Host(ctx, string(f.args[0]), f.args[1:])
 			if err := cores.Take(ctx, call.Tenant); err != nil {
 				c.kill() // it would wait for an answer that comes too late
-				return Result{}, fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
+				return Result{}, fmt.Errorf("%w of %v", errOverran, call.Wall)
 			}
 			held = true
 			answer := frame{kindReply, [][]byte{number(int64(code))}}
@@ -278,9 +284,9 @@ func (c *process) call(ctx context.Context, cores *Tokens, file string, call Cal
 func (c *process) lost(err error, call Call) error {
 	c.kill()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w: it ran longer than its wall limit of %v", ErrGuest, call.Wall)
+		return fmt.Errorf("%w of %v", errOverran, call.Wall)
 	}
-	return fmt.Errorf("%w: its worker ended%s", ErrGuest, c.lastWords())
+	return fmt.Errorf("%w%s", errDied, c.lastWords())
 }
 
 // done reads what a run left.

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/doorward/doorward/plugins/sandbox"
+)
+
+// poolMetrics shows operators what a node's sandbox.Pool does.
+type poolMetrics struct{ pool *sandbox.Pool }
+
+var (
+	workersDesc     = prometheus.NewDesc("doorward_sandbox_workers", "Worker processes, by what they do.", []string{"state"}, nil)
+	compilingDesc   = prometheus.NewDesc("doorward_sandbox_compiles_waiting", "Modules that wait for a compile.", nil, nil)
+	compileFullDesc = prometheus.NewDesc("doorward_sandbox_compiles_refused_total", "Compiles turned away because too many waited.", nil, nil)
+	quarantineDesc  = prometheus.NewDesc("doorward_sandbox_quarantines_total", "Verifier versions quarantined because they ended worker after worker.", nil, nil)
+	openedDesc      = prometheus.NewDesc("doorward_sandbox_breakers_opened_total", "Verifier versions not run for a while because they overran their wall limit again and again.", nil, nil)
+	brokenDesc      = prometheus.NewDesc("doorward_sandbox_calls_refused_total", "Calls refused by a quarantine or an open breaker.", nil, nil)
+	stillbornDesc   = prometheus.NewDesc("doorward_sandbox_workers_stillborn_total", "Workers that died before they had loaded anything.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m poolMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m poolMetrics) Collect(to chan<- prometheus.Metric) {
+	workers, idle := m.pool.Stats()
+	to <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(idle), "idle")
+	to <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(workers-idle), "busy")
+	c := m.pool.Counters()
+	to <- prometheus.MustNewConstMetric(compilingDesc, prometheus.GaugeValue, float64(c.Compiling))
+	for desc, n := range map[*prometheus.Desc]int64{
+		compileFullDesc: c.Refused, quarantineDesc: c.Quarantines, openedDesc: c.Opened, brokenDesc: c.Broken, stillbornDesc: c.Stillborn,
+	} {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n))
+	}
+}

@@ -127,11 +127,11 @@ func (c *Catalog) List(ctx context.Context, tenant string) ([]Version, error) {
 
 // Get returns one version, or ErrNotFound.
 func (c *Catalog) Get(ctx context.Context, tenant string, number int) (Version, error) {
-	versions, err := c.List(ctx, tenant)
+	v, err := c.artifacts.Version(ctx, tenant, number)
 	if err != nil {
-		return Version{}, err
+		return Version{}, fmt.Errorf("read version %d: %w", number, err)
 	}
-	return find(versions, number)
+	return v, nil
 }
 
 func find(versions []Version, number int) (Version, error) {
@@ -145,11 +145,11 @@ func find(versions []Version, number int) (Version, error) {
 
 // Active returns the version that decides logins, or ErrNotFound.
 func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
-	pointer, err := c.artifacts.Active(ctx, tenant)
+	v, err := c.artifacts.ActiveVersion(ctx, tenant)
 	if err != nil {
 		return Version{}, fmt.Errorf("read active version: %w", err)
 	}
-	return c.Get(ctx, tenant, pointer.Active)
+	return v, nil
 }
 
 // Activate lets a version decide the tenant's logins, on every node from its

@@ -23,6 +23,10 @@ type CatalogConfig struct {
 const (
 	keepVersions   = 20
 	maxTenantBytes = 64 << 20
+
+	// A version that is no longer active may still be asked to decide: a login that
+	// it was deciding may have come to a challenge, the answer to that to another.
+	keepRetired = 4 * abi.MaxTTL * time.Second
 )
 
 // Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
@@ -99,7 +103,8 @@ func room(versions []Version, size int) error {
 }
 
 // tidy removes the oldest versions beyond those that are kept, but for the
-// active one and the one before it. It is housekeeping: what fails is tried
+// active one, the one before it, and those that were active lately: the answers
+// to challenges that they issued are theirs to decide. It is housekeeping: what fails is tried
 // again at the next upload.
 func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 	pointer, err := c.artifacts.Active(ctx, tenant)
@@ -107,7 +112,7 @@ func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 		if err != nil {
 			break
 		}
-		if v.Number != pointer.Active && v.Number != pointer.Previous {
+		if v.Number != pointer.Active && v.Number != pointer.Previous && time.Since(v.RetiredAt) > keepRetired {
 			err = c.artifacts.Remove(ctx, tenant, v.Number)
 		}
 	}
@@ -210,7 +215,7 @@ func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, 
 			v.State, v.ActivatedAt = Active, now()
 			active = v
 		case from.Active:
-			v.State = Retired
+			v.State, v.RetiredAt = Retired, now()
 		default:
 			continue
 		}

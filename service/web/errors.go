@@ -26,6 +26,7 @@ var answers = []struct {
 	{service.ErrDenied, 401, "login_failed", "The sign-in was not accepted."},
 	{service.ErrChallenge, 401, "challenge_failed", "The answer was not accepted, or the challenge is over. Sign in again."},
 	{service.ErrSuspended, 403, "forbidden", "Signing in here is suspended."},
+	{plugins.ErrTooLarge, 422, "invalid", "The credential is too large for a verifier, which takes 64 KiB of JSON. Send a shorter one."}, // a login wraps it in ErrVerifier
 	{service.ErrVerifier, 503, "verifier_unavailable", "Nobody can check credentials right now. Try again."},
 	{service.ErrNoDoor, 404, "not_found", "There is nothing at this address."},
 	{service.ErrNoSession, 401, "no_session", "There is no session here. Sign in."},

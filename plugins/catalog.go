@@ -27,6 +27,7 @@ const (
 	// A version that is no longer active may still be asked to decide: a login that
 	// it was deciding may have come to a challenge, the answer to that to another.
 	keepRetired = 4 * abi.MaxTTL * time.Second
+	maxVersions = 100 // with those; who activates more within that hour loses the oldest
 )
 
 // Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
@@ -108,11 +109,12 @@ func room(versions []Version, size int) error {
 // again at the next upload.
 func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 	pointer, err := c.artifacts.Active(ctx, tenant)
-	for _, v := range versions[:max(0, len(versions)-keepVersions)] {
+	for i, v := range versions[:max(0, len(versions)-keepVersions)] {
 		if err != nil {
 			break
 		}
-		if v.Number != pointer.Active && v.Number != pointer.Previous && time.Since(v.RetiredAt) > keepRetired {
+		late := len(versions)-i <= maxVersions && time.Since(v.RetiredAt) <= keepRetired
+		if v.Number != pointer.Active && v.Number != pointer.Previous && !late {
 			err = c.artifacts.Remove(ctx, tenant, v.Number)
 		}
 	}

@@ -26,7 +26,6 @@ var answers = []struct {
 	{service.ErrDenied, 401, "login_failed", "The sign-in was not accepted."},
 	{service.ErrChallenge, 401, "challenge_failed", "The answer was not accepted, or the challenge is over. Sign in again."},
 	{service.ErrSuspended, 403, "forbidden", "Signing in here is suspended."},
-	{plugins.ErrTooLarge, 422, "invalid", "The credential is too large for a verifier, which takes 64 KiB of JSON. Send a shorter one."}, // a login wraps it in ErrVerifier
 	{service.ErrVerifier, 503, "verifier_unavailable", "Nobody can check credentials right now. Try again."},
 	{service.ErrNoDoor, 404, "not_found", "There is nothing at this address."},
 	{service.ErrNoSession, 401, "no_session", "There is no session here. Sign in."},
@@ -102,6 +101,9 @@ func toProblem(err error) (p problem, known bool) {
 			p.Errors = append(p.Errors, fieldError{f.Field, f.Message})
 		}
 		return *p, true
+	}
+	if errors.Is(err, plugins.ErrTooLarge) { // before ErrVerifier, in which a login wraps it
+		return *unacceptable("credential", "is more than the 64 KiB of JSON that a verifier takes; send a shorter one"), true
 	}
 	var tooLong *http.MaxBytesError
 	if errors.As(err, &tooLong) {

@@ -16,6 +16,13 @@ type Artifacts interface {
 	// Versions lists the tenant's versions by number, states as last written.
 	Versions(ctx context.Context, tenant string) ([]Version, error)
 
+	// Version returns one of the tenant's versions by one read, or ErrNotFound.
+	Version(ctx context.Context, tenant string, number int) (Version, error)
+
+	// ActiveVersion returns the version that is active by one read, as SetActive
+	// last wrote it, or ErrNotFound when none is. Every login asks for it.
+	ActiveVersion(ctx context.Context, tenant string) (Version, error)
+
 	// Module returns the bytes with that digest, or ErrNotFound.
 	Module(ctx context.Context, digest string) ([]byte, error)
 
@@ -24,8 +31,8 @@ type Artifacts interface {
 	Active(ctx context.Context, tenant string) (Pointer, error)
 
 	// SetActive moves the pointer from what the caller saw to to, together with
-	// the states of the versions that this changes. ErrConflict when it is not
-	// there any more or to.Active is gone.
+	// the versions that this changes, to.Active among them. ErrConflict when the
+	// pointer is not there any more or to.Active is gone.
 	SetActive(ctx context.Context, tenant string, from, to Pointer, changed []Version) error
 
 	// Remove deletes a version, and its module when nothing else is made of it.

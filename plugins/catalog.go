@@ -23,6 +23,11 @@ type CatalogConfig struct {
 const (
 	keepVersions   = 20
 	maxTenantBytes = 64 << 20
+
+	// A version that is no longer active may still be asked to decide: a login that
+	// it was deciding may have come to a challenge, the answer to that to another.
+	keepRetired = 4 * abi.MaxTTL * time.Second
+	maxVersions = 100 // with those; who activates more within that hour loses the oldest
 )
 
 // Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
@@ -99,15 +104,17 @@ func room(versions []Version, size int) error {
 }
 
 // tidy removes the oldest versions beyond those that are kept, but for the
-// active one and the one before it. It is housekeeping: what fails is tried
+// active one, the one before it, and those that were active lately: the answers
+// to challenges that they issued are theirs to decide. It is housekeeping: what fails is tried
 // again at the next upload.
 func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 	pointer, err := c.artifacts.Active(ctx, tenant)
-	for _, v := range versions[:max(0, len(versions)-keepVersions)] {
+	for i, v := range versions[:max(0, len(versions)-keepVersions)] {
 		if err != nil {
 			break
 		}
-		if v.Number != pointer.Active && v.Number != pointer.Previous {
+		late := len(versions)-i <= maxVersions && time.Since(v.RetiredAt) <= keepRetired
+		if v.Number != pointer.Active && v.Number != pointer.Previous && !late {
 			err = c.artifacts.Remove(ctx, tenant, v.Number)
 		}
 	}
@@ -127,11 +134,11 @@ func (c *Catalog) List(ctx context.Context, tenant string) ([]Version, error) {
 
 // Get returns one version, or ErrNotFound.
 func (c *Catalog) Get(ctx context.Context, tenant string, number int) (Version, error) {
-	versions, err := c.List(ctx, tenant)
+	v, err := c.artifacts.Version(ctx, tenant, number)
 	if err != nil {
-		return Version{}, err
+		return Version{}, fmt.Errorf("read version %d: %w", number, err)
 	}
-	return find(versions, number)
+	return v, nil
 }
 
 func find(versions []Version, number int) (Version, error) {
@@ -145,11 +152,11 @@ func find(versions []Version, number int) (Version, error) {
 
 // Active returns the version that decides logins, or ErrNotFound.
 func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
-	pointer, err := c.artifacts.Active(ctx, tenant)
+	v, err := c.artifacts.ActiveVersion(ctx, tenant)
 	if err != nil {
 		return Version{}, fmt.Errorf("read active version: %w", err)
 	}
-	return c.Get(ctx, tenant, pointer.Active)
+	return v, nil
 }
 
 // Activate lets a version decide the tenant's logins, on every node from its
@@ -212,7 +219,7 @@ func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, 
 			v.State, v.ActivatedAt = Active, now()
 			active = v
 		case from.Active:
-			v.State = Retired
+			v.State, v.RetiredAt = Retired, now()
 		default:
 			continue
 		}

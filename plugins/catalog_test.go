@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -212,6 +214,44 @@ func TestTheLastTwentyVersionsAreKept(t *testing.T) {
 	}
 }
 
+// A user who was asked for a code while a tenant uploads and activates again and
+// again gives it to the version that asked.
+func TestAVersionThatWasActiveLatelyDecidesTheAnswersToItsChallenges(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	for n := range 3 { // the third is active, the second is what was before
+		s.upload(guesttest.Accepts(fmt.Sprint("v", n+1)))
+		s.activate(n + 1)
+	}
+	for range 22 {
+		s.upload(guesttest.Accepts("spare"))
+	}
+	if got := s.subject(plugins.Call{Version: 1}); got != "v1" {
+		t.Errorf("version 1 signed in %s", got)
+	}
+	if _, err := s.Get(t.Context(), "a", 4); !errors.Is(err, plugins.ErrNotFound) {
+		t.Errorf("a version that never was active: %v", err)
+	}
+}
+
+// JSON escapes some bytes, which once made a credential that the login took
+// larger than what a guest is sent: 503, as if the verifier were broken.
+func TestACredentialIsTakenOrTooLargeNeverTheVerifiersFault(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	s.upload(guesttest.Accepts("alice"))
+	s.activate(1)
+	for _, unit := range []string{"a", "<", "&", "\u2028", "\x01"} {
+		password := strings.Repeat(unit, 16<<10/max(len(unit), len(strings.Trim(strconv.QuoteToASCII(unit), "\"")))/2*2)
+		if got := s.subject(plugins.Call{Request: abi.Request{Credential: abi.Credential{"password": password}}}); got != "alice" {
+			t.Errorf("%d of %q signed in %s", len(password), unit, got)
+		}
+	}
+	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Request: abi.Request{Method: "password", Credential: abi.Credential{"password": strings.Repeat("a", abi.MaxInput)}}})
+	s.wants(plugins.ErrTooLarge, err, "65536 are the limit")
+	if errors.Is(err, plugins.ErrVerifier) {
+		t.Errorf("the verifier has the fault: %v", err)
+	}
+}
+
 func TestAModuleMustPassItsVectors(t *testing.T) {
 	s := newShop(t, plugins.Settings{})
 	guest := guesttest.Accepts("alice")
@@ -219,14 +259,14 @@ func TestAModuleMustPassItsVectors(t *testing.T) {
 		return []byte(`{"abi":1,"name":"n","vectors":[{"name":"v","request":{},"expect":` + strings.Join(expect, `},{"name":"w","request":{},"expect":`) + `}]}`)
 	}
 	guest.Manifest = vectors(`{"decision":"accept"}`, `{"decision":"accept","subject":"alice"}`)
-	if v := s.upload(guest); v.Vectors != (plugins.Tally{Passed: 2}) || len(v.Warnings) > 0 || v.Name != "n" {
+	if v := s.upload(guest); !reflect.DeepEqual(v.Vectors, plugins.Tally{Passed: 2}) || len(v.Warnings) > 0 || v.Name != "n" {
 		t.Fatalf("uploaded %+v", v)
 	}
 	s.activate(1)
 	for _, wrong := range []string{`{"decision":"reject"}`, `{"subject":"bob"}`} {
 		guest.Manifest = vectors(`{"decision":"accept"}`, wrong)
 		v := s.upload(guest)
-		if v.Vectors != (plugins.Tally{Passed: 1, Failed: 1}) || len(v.Warnings) != 1 {
+		if f := v.Vectors.Failures; v.Vectors.Passed != 1 || v.Vectors.Failed != 1 || len(v.Warnings) != 1 || len(f) != 1 || f[0].Vector != 2 || f[0].Name != "w" || !strings.Contains(f[0].Why, "not") {
 			t.Fatalf("uploaded %+v", v)
 		}
 		_, err := s.Activate(t.Context(), "a", v.Number, true)

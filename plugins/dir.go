@@ -121,6 +121,29 @@ func (d *Dir) Versions(ctx context.Context, tenant string) ([]Version, error) {
 	return s.Versions, err
 }
 
+// Version implements Artifacts.
+func (d *Dir) Version(ctx context.Context, tenant string, number int) (Version, error) {
+	versions, err := d.Versions(ctx, tenant)
+	if err != nil {
+		return Version{}, err
+	}
+	return find(versions, number)
+}
+
+// ActiveVersion implements Artifacts.
+func (d *Dir) ActiveVersion(ctx context.Context, tenant string) (Version, error) {
+	if ctx.Err() != nil {
+		return Version{}, ErrUnavailable
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, err := d.load(tenant)
+	if err != nil {
+		return Version{}, err
+	}
+	return find(s.Versions, s.Pointer.Active)
+}
+
 // Module implements Artifacts.
 func (d *Dir) Module(ctx context.Context, digest string) ([]byte, error) {
 	if ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -61,11 +62,11 @@ type module = func(context.Context) ([]byte, error)
 // verify gets a checked verdict from a version, or an error that wraps
 // ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
 // the version takes no logins of that kind.
-func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) (abi.Verdict, error) {
+func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, code module) (abi.Verdict, error) {
 	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
 		return abi.Verdict{}, ErrMethod
 	}
-	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, bytes)
+	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, code)
 	for _, line := range trace.Logs {
 		h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
 	}
@@ -85,6 +86,8 @@ func (h *Host) broken(tenant string, v Version, why error) error {
 	switch {
 	case errors.Is(why, sandbox.ErrBusy):
 		return fmt.Errorf("%w: %w", ErrBusy, why)
+	case errors.Is(why, ErrTooLarge):
+		return why
 	case errors.Is(why, ErrUnavailable), errors.Is(why, ErrNotFound):
 		return fmt.Errorf("%w: version %d: %w", ErrVerifier, v.Number, why)
 	}
@@ -92,8 +95,8 @@ func (h *Host) broken(tenant string, v Version, why error) error {
 }
 
 // trace runs a version and shows all it did. What it remembers is forgotten.
-func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.Request, bytes module) (Trace, error) {
-	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, bytes)
+func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.Request, code module) (Trace, error) {
+	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, code)
 	if errors.Is(t.failure, sandbox.ErrBusy) {
 		return Trace{}, fmt.Errorf("%w: %w", ErrBusy, t.failure)
 	}
@@ -107,12 +110,9 @@ type outcome struct {
 }
 
 // run puts one request to the version of calls, which answers what it asks for.
-func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, bytes module) outcome {
+func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, code module) outcome {
 	out := outcome{Trace: Trace{HostCalls: []HostCall{}, Logs: []LogLine{}}}
-	input, err := json.Marshal(request)
-	if err == nil && len(input) > abi.MaxInput {
-		err = fmt.Errorf("the request has %d bytes; %d are the limit", len(input), abi.MaxInput)
-	}
+	input, err := encodeRequest(request)
 	if err != nil {
 		out.failure, out.Error = err, err.Error()
 		return out
@@ -126,7 +126,7 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, b
 		Tenant: calls.tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
 		CPU:    time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
-		Module: bytes, Host: calls.answer,
+		Module: code, Host: calls.answer,
 	})
 	out.DurationMS = float64(result.Duration.Microseconds()) / 1000
 	out.MemoryKiB = result.MemoryKiB
@@ -159,6 +159,23 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, b
 	return out
 }
 
+// encodeRequest is the request as a guest reads it, or ErrTooLarge. Nothing is
+// escaped but what JSON wants escaped: six bytes for each '<' would make a
+// password that the login took too large here.
+func encodeRequest(request abi.Request) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(request); err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	input := bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+	if len(input) > abi.MaxInput {
+		return nil, fmt.Errorf("%w: the request has %d bytes; %d are the limit", ErrTooLarge, len(input), abi.MaxInput)
+	}
+	return input, nil
+}
+
 func levelName(level int) string {
 	return []string{"debug", "info", "warn", "error"}[min(max(level, 0), 3)]
 }
@@ -184,6 +201,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		out := h.run(ctx, calls, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
 		if why := mismatch(vector.Expect, out); why != "" {
 			v.Vectors.Failed++
+			v.Vectors.Failures = append(v.Vectors.Failures, VectorFailure{Vector: i + 1, Name: clean(vector.Name), Why: clean(why)})
 			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))
 			continue
 		}

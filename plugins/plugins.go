@@ -22,6 +22,10 @@ var (
 	// ErrMethod: the version does not take logins by that method. It was not run.
 	ErrMethod = errors.New("login method not taken")
 
+	// ErrTooLarge: the credential, as JSON and with what goes with it, is more than
+	// abi.MaxInput. No verifier was run.
+	ErrTooLarge = errors.New("credential too large")
+
 	// ErrNotFound: the tenant has no such version.
 	ErrNotFound = errors.New("no such verifier version")
 
@@ -67,12 +71,22 @@ type Version struct {
 	Warnings    []string   `json:"warnings"`
 	CreatedAt   time.Time  `json:"created_at"`
 	ActivatedAt time.Time  `json:"activated_at,omitzero"` // the last time
+	RetiredAt   time.Time  `json:"retired_at,omitzero"`   // the last time; kept when it is activated again
 }
 
 // Tally counts the vectors of a version.
 type Tally struct {
 	Passed int `json:"passed"`
 	Failed int `json:"failed"`
+
+	Failures []VectorFailure `json:"failures,omitempty"` // one for each that failed, in the manifest's order
+}
+
+// VectorFailure says which vector failed, and why.
+type VectorFailure struct {
+	Vector int    `json:"vector"` // its place in the manifest, from 1
+	Name   string `json:"name"`
+	Why    string `json:"why"`
 }
 
 // Call is one login to be decided.

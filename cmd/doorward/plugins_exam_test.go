@@ -212,3 +212,19 @@ func TestADamagedModuleIsNotGivenOut(t *testing.T) {
 		}
 	}
 }
+
+// Pointers of before had no copy of their version.
+func TestAnActiveVersionWithoutACopyIsRead(t *testing.T) {
+	client := startMember(t)
+	s := shelf{t, pluginsetcd.New(client), client}
+	module, digest := pack(1)
+	if err := s.add(t.Context(), "a", module, digest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(t.Context(), "/dw/p/active/a", `{"active":1,"previous":0}`); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.ActiveVersion(t.Context(), "a"); err != nil || v.Number != 1 || v.Digest != digest {
+		t.Errorf("active is %+v, %v", v, err)
+	}
+}

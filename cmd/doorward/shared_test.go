@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/sessions/cluster"
 	"github.com/doorward/doorward/tenants/seal"
 )
@@ -133,6 +134,47 @@ func TestTwoNodesShareOneEtcd(t *testing.T) {
 	}
 	if a.out.Len() == 0 || strings.Contains(a.out.String(), "shown this once") {
 		t.Errorf("a later start says: %s", a.out)
+	}
+}
+
+// Both nodes follow an activation and the way back within a second of the request.
+func TestARollbackDecidesOnEveryNodeWithinASecond(t *testing.T) {
+	_, env := sharedEtcd(t)
+	a := newSite(t, env...)
+	b := newSite(t, env...)
+	a.tenant("acme", guesttest.Accepts("one").Module())
+	a.operate(201, "POST /tenants/acme/verifiers", guesttest.Accepts("two").Module())
+	decides := func(s *site, subject string, since time.Time) time.Duration {
+		t.Helper()
+		for {
+			got, err := s.login("acme", "u", "p")
+			took := time.Since(since)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.status == http.StatusCreated && strings.Contains(string(got.body), `"subject":"`+subject+`"`) {
+				return took
+			}
+			if took > 30*time.Second {
+				t.Fatalf("%s does not decide: %d %s", subject, got.status, got.body)
+			}
+		}
+	}
+	for _, s := range []*site{a, b} { // both have compiled version 1 then
+		decides(s, "one", time.Now())
+	}
+	a.operate(200, "POST /tenants/acme/verifiers/2/activate", map[string]any{})
+	for _, s := range []*site{a, b} {
+		decides(s, "two", time.Now())
+	}
+	began := time.Now()
+	a.operate(200, "POST /tenants/acme/verifiers/rollback", nil)
+	for name, s := range map[string]*site{"A": a, "B": b} {
+		took := decides(s, "one", began)
+		t.Logf("node %s after %v", name, took)
+		if took > time.Second {
+			t.Errorf("node %s went back after %v", name, took)
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) plugins.Artifacts) {
 		{"a number is not given twice", numbers},
 		{"uploads at once each get their own number", addRace},
 		{"the active version moves with its states, and only from what was seen", activates},
+		{"one version, and the active one, are each read by themselves", reads},
 		{"of activations at once one wins", activationRace},
 		{"the active version stays", activeStays},
 		{"removing is idempotent", removes},
@@ -269,17 +270,76 @@ func activates(e exam) {
 	}
 }
 
+// reads holds both ways to the active version against each other: a store that
+// keeps it twice must not tell two stories.
+func reads(e exam) {
+	read := func(tenant string, number int, want plugins.Version) {
+		e.Helper()
+		got, err := e.store.Version(e.Context(), tenant, number)
+		e.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			e.Fatalf("version %d differs (-want +got):\n%s", number, diff)
+		}
+	}
+	decides := func(tenant string, want plugins.Version) {
+		e.Helper()
+		got, err := e.store.ActiveVersion(e.Context(), tenant)
+		e.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			e.Fatalf("the active version differs (-want +got):\n%s", diff)
+		}
+		read(tenant, want.Number, want)
+	}
+	none := func(tenant string) {
+		e.Helper()
+		_, err := e.store.ActiveVersion(e.Context(), tenant)
+		e.want(plugins.ErrNotFound, err)
+	}
+	none("a")
+	one, two := e.add("a", module(1, 10)), e.add("a", module(2, 10))
+	none("a")
+	read("a", 1, one)
+	for _, number := range []int{-1, 0, 3} {
+		_, err := e.store.Version(e.Context(), "a", number)
+		e.want(plugins.ErrNotFound, err)
+	}
+	one = e.points("a", one)
+	decides("a", one)
+	none("b")
+	start := e.active("a")
+	two = e.points("a", two)
+	decides("a", two)
+	late := one
+	late.ActivatedAt = late.CreatedAt.Add(time.Hour)
+	e.want(plugins.ErrConflict, e.store.SetActive(e.Context(), "a", start, plugins.Pointer{Active: 1}, []plugins.Version{late}))
+	decides("a", two)
+	e.must(e.store.SetActive(e.Context(), "a", e.active("a"), plugins.Pointer{Active: 1, Previous: 2}, []plugins.Version{late}))
+	decides("a", late)
+	e.must(e.store.Remove(e.Context(), "a", 2))
+	decides("a", late)
+	e.must(e.store.RemoveTenant(e.Context(), "a"))
+	none("a")
+
+	ctx, cancel := context.WithCancel(e.Context())
+	cancel()
+	_, err := e.store.ActiveVersion(ctx, "a")
+	e.want(plugins.ErrUnavailable, err)
+	_, err = e.store.Version(ctx, "a", 1)
+	e.want(plugins.ErrUnavailable, err)
+}
+
 func activationRace(e exam) {
 	const many = 8
+	versions := make([]plugins.Version, many)
 	for i := range many {
-		e.add("a", module(uint64(i), 10))
+		versions[i] = e.add("a", module(uint64(i), 10))
 	}
 	seen := e.active("a")
 	errs := make([]error, many)
 	var all sync.WaitGroup
 	for i := range many {
 		all.Go(func() {
-			errs[i] = e.store.SetActive(e.Context(), "a", seen, plugins.Pointer{Active: i + 1}, nil)
+			errs[i] = e.store.SetActive(e.Context(), "a", seen, plugins.Pointer{Active: i + 1}, versions[i:i+1])
 		})
 	}
 	all.Wait()
@@ -293,6 +353,9 @@ func activationRace(e exam) {
 	}
 	if p := e.active("a"); p.Active != won || won == 0 {
 		e.Fatalf("%d won and %d is active: %v", won, p.Active, errs)
+	}
+	if v, err := e.store.ActiveVersion(e.Context(), "a"); err != nil || v.Number != won {
+		e.Fatalf("%d won and version %d decides, %v", won, v.Number, err)
 	}
 	wins := 0
 	for _, err := range errs {

@@ -197,15 +197,59 @@ func (a *Artifacts) Module(ctx context.Context, digest string) ([]byte, error) {
 	return module, nil
 }
 
-// Active implements plugins.Artifacts.
-func (a *Artifacts) Active(ctx context.Context, tenant string) (p plugins.Pointer, err error) {
+// Version implements plugins.Artifacts.
+func (a *Artifacts) Version(ctx context.Context, tenant string, number int) (v plugins.Version, err error) {
+	got, err := a.get(ctx, versionKey(tenant, number))
+	if err != nil {
+		return v, err
+	}
+	if len(got.Kvs) == 0 {
+		return v, plugins.ErrNotFound
+	}
+	if err := json.Unmarshal(got.Kvs[0].Value, &v); err != nil {
+		return v, fmt.Errorf("decode %s: %w", got.Kvs[0].Key, err)
+	}
+	return v, nil
+}
+
+// pointed is the pointer with a copy of the version it points to, so that a
+// login reads one key. A version that is active is written by SetActive alone,
+// which writes both, so the copy is never another than the version.
+type pointed struct {
+	plugins.Pointer
+	Version *plugins.Version `json:"version,omitempty"` // nil in what was written before there were copies
+}
+
+func (a *Artifacts) pointed(ctx context.Context, tenant string) (p pointed, err error) {
 	got, err := a.get(ctx, activePrefix+tenant)
 	if err != nil || len(got.Kvs) == 0 {
 		return p, err
 	}
-	err = json.Unmarshal(got.Kvs[0].Value, &p)
+	if err := json.Unmarshal(got.Kvs[0].Value, &p); err != nil {
+		return p, fmt.Errorf("decode %s: %w", got.Kvs[0].Key, err)
+	}
 	p.Revision = got.Kvs[0].ModRevision
-	return p, err
+	return p, nil
+}
+
+// Active implements plugins.Artifacts.
+func (a *Artifacts) Active(ctx context.Context, tenant string) (plugins.Pointer, error) {
+	p, err := a.pointed(ctx, tenant)
+	return p.Pointer, err
+}
+
+// ActiveVersion implements plugins.Artifacts.
+func (a *Artifacts) ActiveVersion(ctx context.Context, tenant string) (plugins.Version, error) {
+	p, err := a.pointed(ctx, tenant)
+	switch {
+	case err != nil:
+		return plugins.Version{}, err
+	case p.Active == 0:
+		return plugins.Version{}, plugins.ErrNotFound
+	case p.Version == nil:
+		return a.Version(ctx, tenant, p.Active)
+	}
+	return *p.Version, nil
 }
 
 // SetActive implements plugins.Artifacts.
@@ -214,10 +258,15 @@ func (a *Artifacts) SetActive(ctx context.Context, tenant string, from, to plugi
 		clientv3.Compare(clientv3.ModRevision(activePrefix+tenant), "=", from.Revision),
 		clientv3.Compare(clientv3.CreateRevision(versionKey(tenant, to.Active)), ">", 0),
 	}
-	then := []clientv3.Op{clientv3.OpPut(activePrefix+tenant, encode(to))}
+	record := pointed{Pointer: to}
+	var then []clientv3.Op
 	for _, v := range changed {
+		if v.Number == to.Active {
+			record.Version = &v
+		}
 		then = append(then, clientv3.OpPut(versionKey(tenant, v.Number), encode(v)))
 	}
+	then = append(then, clientv3.OpPut(activePrefix+tenant, encode(record)))
 	done, err := a.commit(ctx, when, then...)
 	if err != nil {
 		return err

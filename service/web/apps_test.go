@@ -31,6 +31,7 @@ func TestWhatIsRefusedAndHow(t *testing.T) {
 		{"an empty password", "POST /t/acme/v1/login", `{"username":"alice","password":""}`, nil, 401, "login_failed"},
 		{"an empty user", "POST /t/acme/v1/login", `{"username":"","password":"right"}`, nil, 401, "login_failed"},
 		{"a broken verifier", "POST /t/acme/v1/login", `{"username":"broken","password":"right"}`, nil, 503, "verifier_unavailable"},
+		{"what is too large for a verifier", "POST /t/acme/v1/login", `{"username":"huge","password":"right"}`, nil, 422, "invalid"},
 		{"a verifier that says maybe", "POST /t/acme/v1/login", `{"username":"odd","password":"x"}`, nil, 503, "verifier_unavailable"},
 		{"a panic", "POST /t/acme/v1/login", `{"username":"panic","password":"x"}`, nil, 500, "internal"},
 		{"a suspended tenant", "POST /t/closed/v1/login", goodLogin, nil, 403, "forbidden"},

@@ -102,6 +102,9 @@ func toProblem(err error) (p problem, known bool) {
 		}
 		return *p, true
 	}
+	if errors.Is(err, plugins.ErrTooLarge) { // before ErrVerifier, in which a login wraps it
+		return *unacceptable("credential", "is more than the 64 KiB of JSON that a verifier takes; send a shorter one"), true
+	}
 	var tooLong *http.MaxBytesError
 	if errors.As(err, &tooLong) {
 		return *tooLarge(tooLong.Limit), true

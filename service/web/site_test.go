@@ -105,6 +105,8 @@ func decide(_ context.Context, c plugins.Call) (plugins.Answer, error) {
 		out.Verdict = abi.Verdict{Decision: abi.Reject}
 	case name == "panic":
 		panic("a verifier's insides")
+	case name == "huge":
+		return out, plugins.ErrTooLarge
 	case name == "broken":
 		return out, plugins.ErrVerifier
 	case name == "odd":

@@ -2,7 +2,7 @@
 // configuration under the user's name, a one-time code's secret under totp:NAME,
 // a claim under role:NAME.
 function verify(request) {
-  const { credential, state } = request;
+  const { credential = {}, state } = request;
   const reject = { decision: "reject", code: "bad_credentials" };
   if (state) {
     const secret = host.config("totp:" + state.user);

@@ -82,6 +82,12 @@ func (h *host) call(guest api.Module, name string, stack []uint64) {
 		if same {
 			stack[0] = 1
 		}
+	case abi.FuncTOTPVerify:
+		secret, code := string(view(stack[0], stack[1])), string(view(stack[2], stack[3]))
+		stack[0] = 0
+		if code != "" && secret == "code is "+code {
+			stack[0] = 1
+		}
 	case abi.FuncFail:
 		panic(fmt.Sprintf("fail: %s", view(stack[1], stack[2])))
 	case abi.FuncLog:

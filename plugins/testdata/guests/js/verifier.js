@@ -1,0 +1,26 @@
+// The verifier of this directory in JavaScript: the password's hash is in the
+// configuration under the user's name, a one-time code's secret under totp:NAME,
+// a claim under role:NAME.
+function verify(request) {
+  const { credential = {}, state } = request;
+  const reject = { decision: "reject", code: "bad_credentials" };
+  if (state) {
+    const secret = host.config("totp:" + state.user);
+    if (secret === undefined || !host.verifyTOTP(secret, text(credential.code))) return reject;
+    return accept(state.user, ["pwd", "otp"]);
+  }
+  const user = text(credential.username);
+  const hash = host.config(user) ?? ""; // nobody by that name: the check takes as long, and says no
+  if (!host.verifyPassword(hash, text(credential.password))) return reject;
+  if (host.config("totp:" + user) === undefined) return accept(user, ["pwd"]);
+  return { decision: "challenge", type: "otp", public: { digits: 6 }, private: { user }, ttl: 300, max_attempts: 5 };
+}
+
+function accept(subject, amr) {
+  const role = host.config("role:" + subject);
+  return { decision: "accept", subject, claims: role === undefined ? undefined : { role }, amr };
+}
+
+function text(value) {
+  return typeof value === "string" ? value : "";
+}

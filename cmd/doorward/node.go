@@ -259,6 +259,11 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 		stop()
 		return errors.Join(err, group.Wait())
 	}
+	if refused, open, err := n.pool.Confinement(starting); err != nil {
+		n.log.Warn("what binds the verifiers' workers is not known", "error", err)
+	} else {
+		n.log.Info("a verifier's worker tried what it must not do", "refused", refused, "open", open)
+	}
 	group.Go(func() error { n.rewrap(rooms); return nil })
 	servers := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}
 	for i, l := range []net.Listener{public, admin} {

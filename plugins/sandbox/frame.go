@@ -24,8 +24,9 @@ const (
 	kindCall    = 'C' // key, profile, now in Unix milliseconds, input, fuel
 	kindReply   = 'R' // code, and the result when there is one
 	kindCompile = 'M' // module
+	kindProbe   = 'P' // nothing
 
-	kindOK     = 'o' // loaded, or compiled
+	kindOK     = 'o' // loaded, or compiled, or what a probe found
 	kindFailed = 'f' // text fit for the tenant
 	kindHost   = 'h' // name, arguments…
 	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs, fuel used

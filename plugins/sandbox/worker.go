@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -54,6 +55,8 @@ func (w *worker) serve(ctx context.Context) error {
 		switch f.kind {
 		case kindLoad:
 			answer, err = w.load(ctx, f)
+		case kindProbe:
+			answer = frame{kindOK, [][]byte{[]byte(strings.Join(probe(w.cacheDir), "\n"))}}
 		case kindCall:
 			answer, err = w.call(ctx, f)
 		}

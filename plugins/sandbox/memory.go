@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 
-	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sys/unix"
 )
 
@@ -11,7 +10,7 @@ import (
 // have is reserved at first, and costs nothing until it is touched. On the Go
 // heap, growing means copying, and a guest that asked for page after page had
 // its worker copy for seconds, at hardly any fuel.
-func reserve(_, most uint64) experimental.LinearMemory {
+func reserve(most uint64) *reserved {
 	if most == 0 {
 		return &reserved{}
 	}
@@ -22,6 +21,7 @@ func reserve(_, most uint64) experimental.LinearMemory {
 	return &reserved{b}
 }
 
+// reserved is the memory of one instance.
 type reserved struct{ b []byte }
 
 // Reallocate returns the first bytes of the reservation, nil when there are not

@@ -39,6 +39,8 @@ const (
 	void          = 0x40
 	typeI32       = 0x7f
 	typeI64       = 0x7e
+	typeFuncRef   = 0x70
+	opRefNull     = 0xd0
 )
 
 // Import is a function that a guest imports: so many i32 parameters, and one
@@ -59,6 +61,7 @@ type Guest struct {
 	Pages    int    // of memory; 0: 1
 	Globals  int    // mutable i32, all 0
 	Shown    int    // export so many of them, as "global0", …
+	Holds    bool   // has a mutable global of a reference after them
 	Manifest []byte // of section doorward.manifest
 	Start    bool   // verify's code runs as the start function too
 	Stdio    bool   // export _start instead of verify
@@ -105,10 +108,13 @@ func (g Guest) Module() []byte {
 	}
 	out = append(out, section(3, vector(functions))...)
 	out = append(out, section(5, append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...))...)
-	if g.Globals > 0 {
+	if g.Globals > 0 || g.Holds {
 		var list [][]byte
 		for range g.Globals {
 			list = append(list, []byte{typeI32, 1, opI32Const, 0, opEnd})
+		}
+		if g.Holds {
+			list = append(list, []byte{typeFuncRef, 1, opRefNull, typeFuncRef, opEnd})
 		}
 		out = append(out, section(6, vector(list))...)
 	}

@@ -31,7 +31,11 @@ type instance struct {
 func (m *module) instantiate(ctx context.Context) (*instance, error) {
 	i := &instance{}
 	ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(func(_, most uint64) experimental.LinearMemory {
-		i.memory = reserve(most)
+		first := most
+		if m.image != nil {
+			first = uint64(len(m.image.memory))
+		}
+		i.memory = reserve(first, most)
 		return i.memory
 	}))
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
@@ -215,16 +219,18 @@ func (m *image) become(i *instance) error {
 			return errors.New("give an instance the memory of its image: it has no room")
 		}
 	}
+	if int(i.Memory().Size()) != len(m.memory) {
+		return errors.New("give an instance the memory of its image: it is larger")
+	}
 	if len(m.memory) > 0 {
-		head := i.memory.b[:len(m.memory)]
+		i.memory.shrink(len(m.memory))
+		head := i.memory.b
 		_, err := unix.MmapPtr(int(m.file.Fd()), 0, unsafe.Pointer(&head[0]), uintptr(len(head)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
 		if err != nil {
 			return fmt.Errorf("give an instance the memory of its image: %w", err)
 		}
 	}
-	if !m.restore(i) {
-		return errors.New("give an instance the memory of its image: it is larger")
-	}
+	m.restore(i)
 	return nil
 }
 

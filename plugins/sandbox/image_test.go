@@ -134,12 +134,16 @@ func TestGuestsAnswerTheSameWhetherSetBackOrFresh(t *testing.T) {
 	logs := guesttest.Imports(guesttest.Import{Module: abi.Module, Name: abi.FuncLog, Params: 3})
 	logs.Code = append([]byte{0x41, 1, 0x41, 0, 0x41, 16, 0x10, 1}, logs.Code...)
 	logs.Init = true
+	stretches := guesttest.Stretches() // its preparation takes memory, and so does its login
+	stretches.Init = true
+	holds := guesttest.Remembers()
+	holds.Holds = true
 	modules := map[string][]byte{}
 	for name, g := range map[string]guesttest.Guest{
-		"accepts": guesttest.Accepts("alice"), "rejects": guesttest.Rejects(), "asks": guesttest.Asks(), "remembers": guesttest.Remembers(),
+		"accepts": guesttest.Accepts("alice"), "rejects": guesttest.Rejects(), "asks": guesttest.Asks(), "remembers": guesttest.Remembers(), "holds": holds,
 		"leaks": guesttest.Leaks(), "stretches": guesttest.Stretches(), "traps": guesttest.Traps(), "traps then": guesttest.TrapsThen(),
 		"grows": guesttest.Grows(), "loops": guesttest.Loops(), "deepens": guesttest.Deepens(), "reaches": guesttest.Reaches(),
-		"init writes": twice, "init asks": looks, "init logs": logs, "tells": tells, "calls": guesttest.Calls(abi.FuncConfigGet, 3, "alice"),
+		"init writes": twice, "init asks": looks, "init logs": logs, "init stretches": stretches, "tells": tells, "calls": guesttest.Calls(abi.FuncConfigGet, 3, "alice"),
 	} {
 		modules[name] = g.Module()
 	}
@@ -194,7 +198,8 @@ func TestAnImageEndsBeforeWhatDiffersFromLoginToLogin(t *testing.T) {
 		g.Init = true
 		return g.Module()
 	}
-	stdio := guesttest.Guest{Stdio: true}
+	stdio, holds := guesttest.Guest{Stdio: true}, guesttest.Remembers()
+	holds.Holds = true
 	hello, err := inGo()
 	if err != nil {
 		t.Fatal(err)
@@ -212,6 +217,7 @@ func TestAnImageEndsBeforeWhatDiffersFromLoginToLogin(t *testing.T) {
 		"one that traps":           {with(guesttest.Traps()), 2},
 		"one that takes long":      {with(guesttest.Loops()), 2},
 		"the stdio profile":        {stdio.Module(), -1},
+		"one that cannot be":       {holds.Module(), -1},
 		"in Go":                    {hello, 4},
 	} {
 		steps, size, err := sandbox.Steps(t.Context(), t.TempDir(), c.module)
@@ -223,6 +229,29 @@ func TestAnImageEndsBeforeWhatDiffersFromLoginToLogin(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("steps: %v\nwant:  %v", got, want)
+	}
+}
+
+// What cannot be set back is said at the upload, and is made anew each time.
+func TestWhatCannotBeSetBackIsMadeAnew(t *testing.T) {
+	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1})
+	holds := guesttest.Remembers()
+	holds.Holds = true
+	for _, c := range []struct {
+		guest guesttest.Guest
+		fresh string
+	}{{guesttest.Remembers(), ""}, {holds, "it has a mutable global of a reference at offset"}, {guesttest.Guest{Stdio: true}, "stdio profile"}} {
+		module := c.guest.Module()
+		report, err := p.Compile(t.Context(), digestOf(module), module)
+		if err != nil || !strings.Contains(report.Fresh, c.fresh) || (report.Fresh == "") != (c.fresh == "") {
+			t.Errorf("Fresh is %q, not %q; %v", report.Fresh, c.fresh, err)
+		}
+	}
+	c := callFor(t, p, "a", holds.Module())
+	for range 5 {
+		if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "first") {
+			t.Fatalf("%s, %v", r.Output, err)
+		}
 	}
 }
 
@@ -240,24 +269,30 @@ func TestRandomBytesAreFreshAfterASetBack(t *testing.T) {
 	}
 }
 
-// More modules than a worker may reserve memory for: it lets instances go, and
-// makes them again.
-func TestAWorkerKeepsSoManyInstancesAndNoMore(t *testing.T) {
+// A worker once reserved for each instance that it kept all the memory that it
+// might come to have, and had no addresses left after the fourth. Beyond what it
+// keeps it lets instances go, and makes them again.
+func TestAWorkerOutlivesAllTheInstancesItKeeps(t *testing.T) {
 	p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 1, Command: checked})
 	var calls []sandbox.Call
-	for i := range 8 {
+	for i := range 10 {
 		g := guesttest.Remembers()
+		g.Pages = 100 // of which a worker keeps five
 		g.Data = append(g.Data, byte(i))
 		c := callFor(t, p, "a", g.Module())
 		c.MemoryMiB = abi.MaxMemoryMiB
 		calls = append(calls, c)
 	}
+	before := workers(t)
 	for range 3 {
 		for _, c := range calls {
 			if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "first") {
 				t.Fatalf("%s, %v", r.Output, err)
 			}
 		}
+	}
+	if after := workers(t); !slices.Equal(before, after) {
+		t.Errorf("worker %v had to be replaced by %v", before, after)
 	}
 }
 

@@ -157,9 +157,8 @@ func (w *worker) call(ctx context.Context, f frame) (answer frame, settle func()
 	return frame{kindDone, [][]byte{[]byte(failure), r.output, number(int64(r.memoryKiB)), logs, number(r.used)}}, settle, nil
 }
 
-// maxReserved bounds what the kept instances of a worker may have reserved for
-// their memories, in bytes of addresses.
-const maxReserved = 192 << 20
+// maxKept bounds the memories of the instances that a worker keeps, in bytes.
+const maxKept = 32 << 20
 
 // settle sets an instance back and keeps it for the next call of its module. One
 // that cannot be set back goes: whose guest did not come to a good end, and whose
@@ -177,16 +176,16 @@ func (w *worker) settle(ctx context.Context, m *module, i *instance, ended bool)
 	return nil
 }
 
-// trim lets the kept instances go that are beyond maxReserved, the least lately
-// used first. Their images stay.
+// trim lets the kept instances go that are beyond maxKept, the least lately used
+// first. Their images stay, and they can be made again.
 func (w *worker) trim(ctx context.Context) {
-	reserved := 0
-	for n := len(w.order) - 1; n >= 0; n-- {
-		m := w.loaded[w.order[n]]
+	kept := 0
+	for _, key := range slices.Backward(w.order) {
+		m := w.loaded[key]
 		if m.kept == nil {
 			continue
 		}
-		if reserved += len(m.kept.memory.b); reserved > maxReserved {
+		if kept += len(m.kept.memory.b); kept > maxKept {
 			m.kept.Close(ctx)
 			m.kept = nil
 		}

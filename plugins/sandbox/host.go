@@ -98,6 +98,7 @@ func hostFunc(name string) api.GoModuleFunc {
 	switch name {
 	case abi.FuncInputRead:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
+			runOf(ctx).needsCall(name)
 			reply(stack, copyOut(m, name, runOf(ctx).input, stack))
 		}
 	case abi.FuncResultRead:

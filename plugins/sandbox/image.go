@@ -92,9 +92,9 @@ const (
 // picture makes the image of a module, if it can have one, and keeps the first
 // instance of it. An image may have behind it only what comes out the same for
 // every login of every tenant. So it ends before the first step of the
-// preparation that asks for more (configuration, the time, a random number from
-// the contract's function), that fails, or that takes long; each login then
-// runs the rest by itself.
+// preparation that asks for more (the request, configuration, the time, a random
+// number from the contract's function), that fails, or that takes long; each
+// login then runs the rest by itself.
 func (m *module) picture(ctx context.Context) {
 	exports := m.compiled.ExportedFunctions()
 	_, marked := m.compiled.ExportedMemories()[wasm.ImageExport]

@@ -51,7 +51,7 @@ func (w *worker) serve(ctx context.Context) error {
 			return err
 		}
 		answer := frame{kind: kindFailed, args: [][]byte{[]byte("unknown request")}}
-		settle := func() error { return nil }
+		var settle func() error
 		switch f.kind {
 		case kindLoad:
 			answer, err = w.load(ctx, f)
@@ -63,6 +63,9 @@ func (w *worker) serve(ctx context.Context) error {
 		}
 		if err := answer.write(w.parent); err != nil {
 			return err
+		}
+		if settle == nil {
+			continue
 		}
 		if err := settle(); err != nil { // nobody waits for it
 			return err
@@ -121,17 +124,16 @@ func (w *worker) open(ctx context.Context, memoryMiB int, code []byte) (*module,
 	return m, nil
 }
 
-// call runs one call. Once its answer is on its way, settle is to be called: it
-// makes the instance ready for the next.
+// call runs one call. Once its answer is on its way, settle is to be called if it
+// is not nil: it makes the instance ready for the next.
 func (w *worker) call(ctx context.Context, f frame) (answer frame, settle func() error, err error) {
 	if err := f.need(5); err != nil {
 		return frame{}, nil, err
 	}
-	nothing := func() error { return nil }
 	key, profile := string(f.args[0]), string(f.args[1])
 	m := w.loaded[key]
 	if m == nil {
-		return frame{kindFailed, [][]byte{[]byte("module is not loaded")}}, nothing, nil
+		return frame{kindFailed, [][]byte{[]byte("module is not loaded")}}, nil, nil
 	}
 	w.order = append(slices.DeleteFunc(w.order, func(k string) bool { return k == key }), key)
 	r := &run{parent: w.parent, now: time.UnixMilli(parseNumber(f.args[2])), input: f.args[3], stdio: profile == "stdio", fuel: parseNumber(f.args[4])}
@@ -142,7 +144,6 @@ func (w *worker) call(ctx context.Context, f frame) (answer frame, settle func()
 	if r.broken != nil {
 		return frame{}, nil, r.broken // the socket, not the guest
 	}
-	settle = nothing
 	if ended := err == nil; i != nil {
 		settle = func() error { return w.settle(ctx, m, i, ended) }
 	}

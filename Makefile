@@ -39,6 +39,7 @@ lint:
 # lives in fake time where the detector ran two hundred (sessions).
 unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
+	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward
 

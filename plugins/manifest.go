@@ -24,6 +24,9 @@ func describe(report sandbox.Report, beside []byte) (Version, []abi.Vector, erro
 		text = beside
 	}
 	v := Version{Imports: report.Imports, Profile: report.Profile, Warnings: []string{}}
+	if report.Fresh != "" {
+		v.Warnings = append(v.Warnings, "each login gets an instance made anew, which is slower: "+report.Fresh)
+	}
 	if v.Imports == nil {
 		v.Imports = []string{}
 	}

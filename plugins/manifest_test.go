@@ -83,6 +83,13 @@ func TestImportsAreHeldAgainstTheManifest(t *testing.T) {
 	}
 }
 
+func TestAVersionThatIsSlowIsToldWhy(t *testing.T) {
+	v, _, err := describe(sandbox.Report{Profile: "core", Fresh: "it has table.set at offset 120"}, nil)
+	if err != nil || len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0], "table.set at offset 120") {
+		t.Errorf("%v, %v", v.Warnings, err)
+	}
+}
+
 // A later version that may ask more often is one that is granted more.
 func TestMoreRequestsAreAGrant(t *testing.T) {
 	grants := func(n int) abi.Grants {

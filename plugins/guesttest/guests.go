@@ -9,6 +9,7 @@ package guesttest
 import (
 	"encoding/binary"
 	"encoding/json"
+	"strconv"
 
 	"github.com/doorward/doorward/sdk/abi"
 )
@@ -38,10 +39,12 @@ const (
 	void          = 0x40
 	typeI32       = 0x7f
 	typeI64       = 0x7e
+	typeFuncRef   = 0x70
+	opRefNull     = 0xd0
 )
 
 // Import is a function that a guest imports: so many i32 parameters, and one
-// i32 result or none.
+// i32 result or none; now_ms has its i64.
 type Import struct {
 	Module, Name string
 	Params       int
@@ -57,6 +60,8 @@ type Guest struct {
 	Data     []byte // at address 0
 	Pages    int    // of memory; 0: 1
 	Globals  int    // mutable i32, all 0
+	Shown    int    // export so many of them, as "global0", …
+	Holds    bool   // has a mutable global of a reference after them
 	Manifest []byte // of section doorward.manifest
 	Start    bool   // verify's code runs as the start function too
 	Stdio    bool   // export _start instead of verify
@@ -79,9 +84,12 @@ func (g Guest) Module() []byte {
 		for range i.Params {
 			t = append(t, typeI32)
 		}
-		if i.Result {
+		switch {
+		case i.Name == abi.FuncNowMS:
+			t = append(t, 1, typeI64)
+		case i.Result:
 			t = append(t, 1, typeI32)
-		} else {
+		default:
 			t = append(t, 0)
 		}
 		types = append(types, t)
@@ -100,10 +108,13 @@ func (g Guest) Module() []byte {
 	}
 	out = append(out, section(3, vector(functions))...)
 	out = append(out, section(5, append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...))...)
-	if g.Globals > 0 {
+	if g.Globals > 0 || g.Holds {
 		var list [][]byte
 		for range g.Globals {
 			list = append(list, []byte{typeI32, 1, opI32Const, 0, opEnd})
+		}
+		if g.Holds {
+			list = append(list, []byte{typeFuncRef, 1, opRefNull, typeFuncRef, opEnd})
 		}
 		out = append(out, section(6, vector(list))...)
 	}
@@ -114,6 +125,9 @@ func (g Guest) Module() []byte {
 	exports := [][]byte{append(append(str(name), 0), leb(verify)...)}
 	if g.Init {
 		exports = append(exports, append(append(str(abi.ExportInit), 0), leb(verify)...))
+	}
+	for i := range g.Shown {
+		exports = append(exports, append(append(str("global"+strconv.Itoa(i)), 3), leb(uint32(i))...))
 	}
 	if !g.NoMemory {
 		exports = append(exports, append(str(abi.ExportMemory), 2, 0))
@@ -248,6 +262,20 @@ func Looks() Guest {
 	return g
 }
 
+// Reads is a guest that answers with 16 bytes: those that random gave it, or the
+// time of now_ms and zeros.
+func Reads(name string) Guest {
+	g := Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}, {abi.Module, name, 2, true}},
+		Code:    join(i32(0), i32(16), call(1), drop, i32(0), i32(16), call(0), drop, i32(0)),
+	}
+	if name == abi.FuncNowMS {
+		g.Imports[1].Params = 0
+		g.Code = join(i32(0), call(1), []byte{0x37, 3, 0}, i32(0), i32(16), call(0), drop, i32(0))
+	}
+	return g
+}
+
 // Outside is an argument of Calls: a byte string that is not in the guest's
 // memory.
 type Outside struct{}
@@ -315,6 +343,52 @@ func Remembers() Guest {
 			i32(int32(len(again))), call(0), drop,
 			i32(1), set(0), i32(0)),
 	}
+}
+
+// Leaks is a guest that answers with what it finds of earlier logins, and leaves
+// its own input for later ones: in two places of its memory and in two globals,
+// one exported and one not. Its answer is LeakBytes zeros when it finds nothing.
+func Leaks() Guest {
+	const near, far = 1024, 5<<16 + 100
+	length := []byte{opLocalGet, 0}
+	load := []byte{opI32Load, 2, 0}
+	store := []byte{opI32Store, 2, 0}
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncInputRead, 3, true}, {abi.Module, abi.FuncOutputWrite, 2, true}},
+		Pages:   8,
+		Globals: 2,
+		Shown:   1,
+		Code: join(
+			i32(0), get(0), store, i32(4), get(1), store,
+			i32(0), i32(8), call(1), drop, i32(near), i32(64), call(1), drop, i32(far), i32(64), call(1), drop,
+			i32(near), i32(0), length, call(0), drop, i32(far), i32(0), length, call(0), drop,
+			i32(near), load, set(0), i32(near), load, set(1),
+			i32(0)),
+	}
+}
+
+// LeakBytes is how long the answer of Leaks is.
+const LeakBytes = 8 + 64 + 64
+
+// Stretches is a guest that takes a page of memory more, and accepts as "small"
+// or as "large" by how much it had.
+func Stretches() Guest {
+	small, large := `{"decision":"accept","subject":"small"}`, `{"decision":"accept","subject":"large"}`
+	return Guest{
+		Imports: []Import{{abi.Module, abi.FuncOutputWrite, 2, true}},
+		Data:    []byte(small + large),
+		Code: join(
+			i32(1), []byte{opMemoryGrow, 0}, i32(1), []byte{0x4a, opIf, typeI32}, i32(int32(len(small))), []byte{0x05}, i32(0), []byte{opEnd},
+			i32(int32(len(large))), call(0), drop, i32(0)),
+	}
+}
+
+// TrapsThen is a guest that is Remembers, and executes unreachable at its end if
+// its input is longer than 16 bytes.
+func TrapsThen() Guest {
+	g := Remembers()
+	g.Code = join(g.Code[:len(g.Code)-2], []byte{opLocalGet, 0}, i32(16), []byte{0x4a, opIf, void, opUnreachable, opEnd}, i32(0))
+	return g
 }
 
 // Imports is a guest that imports one function more, and accepts.

@@ -32,6 +32,11 @@ type Report struct {
 	Exports   []string // names, sorted
 	Manifest  []byte   // content of the doorward.manifest section; nil when there is none
 	MemoryMiB int      // what it declares at least, rounded up
+
+	// Fresh is why each call gets an instance made anew, which is slower than one
+	// that is set back; "" when it does not. It may still come to that for other
+	// reasons, which show when it runs: a memory that grows, a bad end.
+	Fresh string
 }
 
 // Call is one run of one module.

@@ -63,6 +63,12 @@ func reportOf(m *wasm.Module) Report {
 		Profile: string(m.Profile), Exports: []string{}, Manifest: m.Manifest,
 		MemoryMiB: (m.MemoryPages + pagesPerMiB - 1) / pagesPerMiB,
 	}
+	switch {
+	case m.Profile == wasm.Stdio:
+		report.Fresh = "it is a program that runs from its beginning to its end (stdio profile)"
+	case m.Unresettable != "":
+		report.Fresh = "it has " + m.Unresettable
+	}
 	for _, i := range m.Imports {
 		report.Imports = append(report.Imports, i.Module+"."+i.Name)
 	}

@@ -98,6 +98,7 @@ func hostFunc(name string) api.GoModuleFunc {
 	switch name {
 	case abi.FuncInputRead:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
+			runOf(ctx).needsCall(name)
 			reply(stack, copyOut(m, name, runOf(ctx).input, stack))
 		}
 	case abi.FuncResultRead:
@@ -125,12 +126,14 @@ func hostFunc(name string) api.GoModuleFunc {
 	case abi.FuncRandom:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
 			into := view(m, name, stack[0], stack[1])
+			runOf(ctx).needsCall(name)
 			runOf(ctx).spend(name, randomFuel*int64(len(into)))
 			rand.Read(into) // never fails
 			reply(stack, 0)
 		}
 	case abi.FuncNowMS:
 		return func(ctx context.Context, _ api.Module, stack []uint64) {
+			runOf(ctx).needsCall(name)
 			stack[0] = api.EncodeI64(runOf(ctx).now.UnixMilli())
 		}
 	case abi.FuncCTEqual:
@@ -186,6 +189,7 @@ func (r *run) grantedCall(m api.Module, name, takes string, stack []uint64) int3
 	case !r.asked && name != abi.FuncConfigGet:
 		return abi.ErrNotDuringInit
 	}
+	r.needsCall(name)
 	answer, err := r.exchange(ask)
 	if err != nil {
 		r.broken = err

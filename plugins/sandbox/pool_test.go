@@ -23,16 +23,31 @@ import (
 
 // A sandbox child is this test binary again.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], "sandbox") {
+		switch os.Args[1] {
+		case "sandbox-checked":
+			sandbox.CheckImages()
+		case "sandbox-fresh":
+			sandbox.NoImages()
+		}
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	}
 	os.Exit(m.Run())
 }
 
+// Workers that make a fresh instance for each call, and such that set one back
+// and compare it with its image after each call.
+var (
+	fresh   = []string{"/proc/self/exe", "sandbox-fresh"}
+	checked = []string{"/proc/self/exe", "sandbox-checked"}
+)
+
 // newPool runs a pool for the length of a test.
 func newPool(t testing.TB, cfg sandbox.Config) *sandbox.Pool {
 	t.Helper()
-	cfg.CacheDir = filepath.Join(t.TempDir(), "modules")
+	if cfg.CacheDir == "" {
+		cfg.CacheDir = filepath.Join(t.TempDir(), "modules")
+	}
 	p, err := sandbox.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -226,17 +241,29 @@ func killWorkers(t *testing.T) { signalWorkers(t, syscall.SIGKILL) }
 
 func signalWorkers(t *testing.T, signal syscall.Signal) {
 	t.Helper()
-	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox worker").Output()
-	if err != nil {
-		t.Fatalf("find workers: %v", err)
-	}
-	for pid := range strings.FieldsSeq(string(out)) {
-		n, _ := strconv.Atoi(pid)
-		child, err := os.FindProcess(n)
+	for _, pid := range workers(t) {
+		child, err := os.FindProcess(pid)
 		if err == nil {
 			child.Signal(signal)
 		}
 	}
+}
+
+// workers are the worker processes of this one.
+func workers(t testing.TB) (pids []int) {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox[a-z-]* worker").Output()
+	if err != nil {
+		t.Fatalf("find workers: %v", err)
+	}
+	for pid := range strings.FieldsSeq(string(out)) {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, n)
+	}
+	return pids
 }
 
 func TestOneTenantLeavesRoomForOthers(t *testing.T) {
@@ -323,17 +350,6 @@ func TestAWorkerIsConfined(t *testing.T) {
 	limits, err := os.ReadFile(proc + "/limits")
 	if err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {
 		t.Errorf("limits: %v\n%s", err, limits)
-	}
-}
-
-func BenchmarkCall(b *testing.B) {
-	p := newPool(b, sandbox.Config{})
-	c := callFor(b, p, "a", guesttest.Accepts("alice").Module())
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := p.Call(b.Context(), c); err != nil {
-			b.Fatal(err)
-		}
 	}
 }
 

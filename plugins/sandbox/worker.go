@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/doorward/doorward/plugins/wasm"
 	"github.com/doorward/doorward/sdk/abi"
@@ -22,8 +20,8 @@ import (
 // maxLoaded is how many modules a worker, and its parent's note of it, keeps.
 const maxLoaded = 8
 
-// worker is the worker child: it runs one call at a time, each in a fresh
-// instance.
+// worker is the worker child: it runs one call at a time, each in an instance
+// that is fresh, or that cannot be told from one.
 type worker struct {
 	cacheDir string
 	parent   io.ReadWriter
@@ -36,6 +34,8 @@ type module struct {
 	runtime  wazero.Runtime
 	cache    wazero.CompilationCache
 	compiled wazero.CompiledModule
+	image    *image    // nil: each call gets a fresh instance
+	kept     *instance // of the image, when no call has it and there is one
 }
 
 func newWorker(cacheDir string, parent io.ReadWriter) *worker {
@@ -52,18 +52,25 @@ func (w *worker) serve(ctx context.Context) error {
 			return err
 		}
 		answer := frame{kind: kindFailed, args: [][]byte{[]byte("unknown request")}}
+		var settle func() error
 		switch f.kind {
 		case kindLoad:
 			answer, err = w.load(ctx, f)
 		case kindProbe:
 			answer = frame{kindOK, [][]byte{[]byte(strings.Join(probe(w.cacheDir), "\n"))}}
 		case kindCall:
-			answer, err = w.call(ctx, f)
+			answer, settle, err = w.call(ctx, f)
 		}
 		if err != nil {
 			return err
 		}
 		if err := answer.write(w.parent); err != nil {
+			return err
+		}
+		if settle == nil {
+			continue
+		}
+		if err := settle(); err != nil { // nobody waits for it
 			return err
 		}
 	}
@@ -83,6 +90,7 @@ func (w *worker) load(ctx context.Context, f frame) (frame, error) {
 	}
 	w.loaded[key] = m
 	w.order = append(w.order, key)
+	w.trim(ctx)
 	return frame{kind: kindOK}, nil
 }
 
@@ -90,8 +98,12 @@ func (w *worker) unload(ctx context.Context, key string) {
 	m := w.loaded[key]
 	delete(w.loaded, key)
 	w.order = slices.DeleteFunc(w.order, func(k string) bool { return k == key })
+	if m.kept != nil {
+		m.kept.Close(ctx)
+	}
 	m.runtime.Close(ctx)
 	m.cache.Close(ctx)
+	m.image.close()
 }
 
 // open makes a module ready. A runtime of its own keeps modules apart and
@@ -111,23 +123,32 @@ func (w *worker) open(ctx context.Context, memoryMiB int, code []byte) (*module,
 		cache.Close(ctx)
 		return nil, err
 	}
+	m.picture(ctx)
 	return m, nil
 }
 
-func (w *worker) call(ctx context.Context, f frame) (frame, error) {
+// call runs one call. Once its answer is on its way, settle is to be called if it
+// is not nil: it makes the instance ready for the next.
+func (w *worker) call(ctx context.Context, f frame) (answer frame, settle func() error, err error) {
 	if err := f.need(5); err != nil {
-		return frame{}, err
+		return frame{}, nil, err
 	}
 	key, profile := string(f.args[0]), string(f.args[1])
 	m := w.loaded[key]
 	if m == nil {
-		return frame{kindFailed, [][]byte{[]byte("module is not loaded")}}, nil
+		return frame{kindFailed, [][]byte{[]byte("module is not loaded")}}, nil, nil
 	}
 	w.order = append(slices.DeleteFunc(w.order, func(k string) bool { return k == key }), key)
 	r := &run{parent: w.parent, now: time.UnixMilli(parseNumber(f.args[2])), input: f.args[3], stdio: profile == "stdio", fuel: parseNumber(f.args[4])}
-	err := r.run(ctx, m)
+	i, err := m.take(ctx)
+	if err == nil {
+		err = r.run(ctx, i, m.image)
+	}
 	if r.broken != nil {
-		return frame{}, r.broken // the socket, not the guest
+		return frame{}, nil, r.broken // the socket, not the guest
+	}
+	if ended := err == nil; i != nil {
+		settle = func() error { return w.settle(ctx, m, i, ended) }
 	}
 	failure := ""
 	if err != nil {
@@ -135,9 +156,44 @@ func (w *worker) call(ctx context.Context, f frame) (frame, error) {
 	}
 	logs, err := json.Marshal(r.logs())
 	if err != nil {
-		return frame{}, err
+		return frame{}, nil, err
 	}
-	return frame{kindDone, [][]byte{[]byte(failure), r.output, number(int64(r.memoryKiB)), logs, number(r.used)}}, nil
+	return frame{kindDone, [][]byte{[]byte(failure), r.output, number(int64(r.memoryKiB)), logs, number(r.used)}}, settle, nil
+}
+
+// maxKept bounds the memories of the instances that a worker keeps, in bytes.
+const maxKept = 32 << 20
+
+// settle sets an instance back and keeps it for the next call of its module. One
+// that cannot be set back goes: whose guest did not come to a good end, and whose
+// memory has grown.
+func (w *worker) settle(ctx context.Context, m *module, i *instance, ended bool) error {
+	if m.image == nil || !ended || !m.image.restore(i) {
+		i.Close(ctx)
+		return nil
+	}
+	if err := m.image.check(i); err != nil {
+		return err
+	}
+	m.kept = i
+	w.trim(ctx)
+	return nil
+}
+
+// trim lets the kept instances go that are beyond maxKept, the least lately used
+// first. Their images stay, and they can be made again.
+func (w *worker) trim(ctx context.Context) {
+	kept := 0
+	for _, key := range slices.Backward(w.order) {
+		m := w.loaded[key]
+		if m.kept == nil {
+			continue
+		}
+		if kept += len(m.kept.memory.b); kept > maxKept {
+			m.kept.Close(ctx)
+			m.kept = nil
+		}
+	}
 }
 
 // run is one call of one guest: what the host functions work on. It is made
@@ -157,6 +213,7 @@ type run struct {
 	ticks     time.Duration // how far the frozen clock was moved by being read or slept on
 	hostCalls int
 	asked     bool // it is being asked, and no longer made ready
+	imaging   bool // it is made ready for many calls: see picture
 	memoryKiB int
 	used      int64 // of fuel
 	broken    error // the parent cannot be spoken to
@@ -172,77 +229,87 @@ type exit struct{ code uint32 }
 
 func (e *exit) Error() string { return fmt.Sprintf("the guest exited with status %d", e.code) }
 
-// run instantiates the module, asks it, and throws the instance away, so that
-// no byte of this call is there at the next.
-func (r *run) run(ctx context.Context, m *module) error {
-	ctx = context.WithValue(ctx, running{}, r)
-	ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(reserve))
-	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
-		WithRandSource(rand.Reader).WithSysWalltime().WithSysNanotime()
-	instance, err := m.runtime.InstantiateModule(ctx, m.compiled, config)
-	if err != nil {
-		return fmt.Errorf("instantiate: %w", err)
+// run asks an instance. What is left in it is the worker's business.
+func (r *run) run(ctx context.Context, i *instance, before *image) error {
+	if before != nil {
+		r.resume(before.ran)
 	}
-	defer instance.Close(ctx)
-	r.meter = instance.ExportedGlobal(wasm.FuelExport).(api.MutableGlobal)
-	r.meter.Set(uint64(r.fuel))
-	stack := instance.ExportedGlobal(wasm.StackExport).(api.MutableGlobal)
-	stack.Set(wasm.Stack)
-	err = r.converse(ctx, instance)
-	r.memoryKiB = int(instance.Memory().Size() / 1024)
-	r.used = r.fuel - int64(r.meter.Get())
+	err := r.converse(context.WithValue(ctx, running{}, r), i, before)
+	r.memoryKiB = int(i.Memory().Size() / 1024)
+	r.used = r.fuel - int64(i.fuel.Get())
 	switch {
 	case err == nil:
 		return nil
-	case int64(r.meter.Get()) < 0:
+	case int64(i.fuel.Get()) < 0:
 		return fmt.Errorf("it ran longer than its CPU limit of %v; raise limits.cpu_ms (at most %d)", time.Duration(r.fuel)*time.Millisecond/wasm.FuelPerMillisecond, abi.MaxCPUMS)
-	case int64(stack.Get()) < 0:
+	case int64(i.stack.Get()) < 0:
 		return fmt.Errorf("its calls are nested too deep: they take more than %d bytes of stack", wasm.Stack)
 	}
 	return err
 }
 
-// converse runs what is to be run of an instance, in its order.
-func (r *run) converse(ctx context.Context, instance api.Module) error {
-	if f := instance.ExportedFunction(wasm.StartExport); f != nil {
-		if _, err := f.Call(ctx); err != nil {
-			return err
-		}
+// step is an export that is called before a guest is asked, if it is there.
+type step struct {
+	export string
+	args   []uint64
+}
+
+// preparation is what makes an instance ready, in this order. The warm-up at its
+// end is for images only: it changes how fast a guest answers, not what.
+var preparation = []step{
+	{wasm.StartExport, nil},
+	{abi.ExportInitialize, nil},
+	{abi.ExportInit, []uint64{0}},
+	{abi.ExportWarm, nil},
+}
+
+const warmUp = 3 // its place
+
+// converse runs what is to be run of an instance, in its order: what the image
+// that it comes from has behind it is not run again.
+func (r *run) converse(ctx context.Context, i *instance, before *image) error {
+	done := 0
+	r.meter = i.fuel
+	r.meter.Set(uint64(r.fuel))
+	i.stack.Set(wasm.Stack)
+	if before != nil {
+		done = min(before.steps, warmUp)
+		r.meter.Set(uint64(r.fuel - before.ran.used)) // as though it had been run now: the limit is the same with an image and without
 	}
 	if r.stdio {
+		if err := r.ask(ctx, i, preparation[0]); err != nil {
+			return err
+		}
 		r.asked = true
-		_, err := instance.ExportedFunction(abi.ExportStart).Call(ctx)
+		_, err := i.ExportedFunction(abi.ExportStart).Call(ctx)
 		var left *exit
 		if errors.As(err, &left) && left.code == 0 {
 			return nil
 		}
 		return err
 	}
-	if f := instance.ExportedFunction(abi.ExportInitialize); f != nil {
-		if _, err := f.Call(ctx); err != nil {
+	for _, s := range preparation[done:warmUp] {
+		if err := r.ask(ctx, i, s); err != nil {
 			return err
 		}
 	}
-	if err := r.ask(ctx, instance, abi.ExportInit, 0); err != nil {
-		return err
-	}
 	r.asked = true
-	return r.ask(ctx, instance, abi.ExportVerify, uint64(len(r.input)))
+	return r.ask(ctx, i, step{abi.ExportVerify, []uint64{uint64(len(r.input))}})
 }
 
-// ask calls an export that returns 0 for "done"; one that is not there has
-// nothing to do.
-func (r *run) ask(ctx context.Context, instance api.Module, export string, argument uint64) error {
-	f := instance.ExportedFunction(export)
+// ask calls an export that returns 0 for "done", or nothing; one that is not
+// there has nothing to do.
+func (r *run) ask(ctx context.Context, i *instance, s step) error {
+	f := i.ExportedFunction(s.export)
 	if f == nil {
 		return nil
 	}
-	results, err := f.Call(ctx, argument)
+	results, err := f.Call(ctx, s.args...)
 	if err != nil {
 		return err
 	}
-	if code := int32(results[0]); code != 0 {
-		return fmt.Errorf("%s returned %d, not 0", export, code)
+	if len(results) > 0 && int32(results[0]) != 0 {
+		return fmt.Errorf("%s returned %d, not 0", s.export, int32(results[0]))
 	}
 	return nil
 }

@@ -56,9 +56,10 @@ type Module struct {
 	Manifest    []byte // content of the section doorward.manifest; nil when there is none
 	Counts      Counts
 
-	// Unresettable is the first instruction that may change a table or a segment,
-	// such as "table.set at offset 120"; "" when there is none, and an instance
-	// can be set back to an image of its memory and globals.
+	// Unresettable is what keeps an instance from being set back to an image of its
+	// memory and globals: the first instruction that may change a table or a
+	// segment, such as "table.set at offset 120", or a mutable global that holds a
+	// reference, which means something in one instance only. "" when there is none.
 	Unresettable string
 
 	b         []byte

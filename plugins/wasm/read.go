@@ -357,6 +357,9 @@ func (r *reader) globalSection() {
 			r.fail(at, "a global is constant (0) or mutable (1), not %d", mutable)
 			return
 		}
+		if mutable == 1 && t.reference() && r.m.Unresettable == "" {
+			r.m.Unresettable = sprintAt("a mutable global of a reference", at)
+		}
 		r.constant(t)
 		r.m.globals = append(r.m.globals, globalType{t, mutable == 1})
 	}

@@ -223,15 +223,16 @@ func TestAnOperatorsLimitHolds(t *testing.T) {
 	}
 }
 
-func TestWhatChangesATableIsNoted(t *testing.T) {
+func TestWhatKeepsAnInstanceFromBeingSetBackIsNoted(t *testing.T) {
 	table := []byte{1, 0x70, 0, 1}
 	for name, p := range map[string]parts{
-		"table.set":  {tables: table, codes: vector(code(nil, 0x41, 0, 0xd0, 0x70, 0x26, 0, 0x41, 0))},
-		"table.fill": {tables: table, codes: vector(code(nil, 0x41, 0, 0xd0, 0x70, 0x41, 0, 0xfc, 17, 0, 0x41, 0))},
-		"table.copy": {tables: table, codes: vector(code(nil, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 14, 0, 0, 0x41, 0))},
-		"table.init": {tables: table, elements: []byte{1, 1, 0, 0}, codes: vector(code(nil, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 12, 0, 0, 0x41, 0))},
-		"elem.drop":  {tables: table, elements: []byte{1, 1, 0, 0}, codes: vector(code(nil, 0xfc, 13, 0, 0x41, 0))},
-		"data.drop":  {dataCount: []byte{1}, data: []byte{1, 1, 0}, codes: vector(code(nil, 0xfc, 9, 0, 0x41, 0))},
+		"table.set":                       {tables: table, codes: vector(code(nil, 0x41, 0, 0xd0, 0x70, 0x26, 0, 0x41, 0))},
+		"table.fill":                      {tables: table, codes: vector(code(nil, 0x41, 0, 0xd0, 0x70, 0x41, 0, 0xfc, 17, 0, 0x41, 0))},
+		"table.copy":                      {tables: table, codes: vector(code(nil, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 14, 0, 0, 0x41, 0))},
+		"table.init":                      {tables: table, elements: []byte{1, 1, 0, 0}, codes: vector(code(nil, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 12, 0, 0, 0x41, 0))},
+		"elem.drop":                       {tables: table, elements: []byte{1, 1, 0, 0}, codes: vector(code(nil, 0xfc, 13, 0, 0x41, 0))},
+		"a mutable global of a reference": {globals: vector([]byte{0x7f, 1, 0x41, 0, end}, []byte{0x70, 1, 0xd0, 0x70, end})},
+		"data.drop":                       {dataCount: []byte{1}, data: []byte{1, 1, 0}, codes: vector(code(nil, 0xfc, 9, 0, 0x41, 0))},
 	} {
 		m, err := wasm.Read(p.module(), wasm.Limits{})
 		if err != nil {
@@ -241,6 +242,10 @@ func TestWhatChangesATableIsNoted(t *testing.T) {
 		if !strings.HasPrefix(m.Unresettable, name+" at offset ") {
 			t.Errorf("%s: noted as %q", name, m.Unresettable)
 		}
+	}
+	constant := parts{globals: vector([]byte{0x70, 0, 0xd0, 0x70, end}, []byte{0x7f, 1, 0x41, 0, end})}
+	if m, err := wasm.Read(constant.module(), wasm.Limits{}); err != nil || m.Unresettable != "" {
+		t.Errorf("a module that holds a reference for ever: %v, %q", err, m.Unresettable)
 	}
 	if m, err := wasm.Read(parts{}.module(), wasm.Limits{}); err != nil || m.Unresettable != "" {
 		t.Errorf("a module that changes nothing: %v, %q", err, m.Unresettable)

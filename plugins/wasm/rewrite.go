@@ -3,13 +3,14 @@ package wasm
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 )
 
 // RewriterVersion names what Rewrite does to a module, costs included. It
 // changes whenever that does, and belongs into the key of everything that is
 // made from a rewritten module: code that was compiled under other prices must
 // not be found again.
-const RewriterVersion = "fuel-1"
+const RewriterVersion = "fuel-2"
 
 // What a rewritten module exports besides the author's own exports. No author
 // can have these names: Read refuses them.
@@ -26,7 +27,17 @@ const (
 	// StartExport is the module's start function, () -> (), if it had one. It does
 	// not run by itself any more: the host calls it first, with fuel.
 	StartExport = reserved + "start"
+
+	// ImageExport is the memory again. It is there when an image of the memory
+	// and of the mutable globals is all that an instance is: when the module is
+	// not Unresettable. The globals are exported then too, see GlobalExport.
+	ImageExport = reserved + "image"
 )
+
+// GlobalExport names the mutable global number n of the author's, counted from 0
+// and without a gap, in a module that has ImageExport: what a module does not
+// export can be read from outside, but not written.
+func GlobalExport(n int) string { return reserved + "global." + strconv.Itoa(n) }
 
 // Stack is what a guest may use of it, in bytes as Rewrite counts them. What an
 // engine uses for it in truth may be up to sixteen times that, for functions
@@ -152,6 +163,16 @@ func (w *writer) exports() []byte {
 	more := [][]byte{export(FuelExport, Global, w.fuel), export(StackExport, Global, w.stack)}
 	if w.m.start >= 0 {
 		more = append(more, export(StartExport, Function, uleb(uint32(w.m.start))))
+	}
+	if w.m.Unresettable == "" && w.m.hasMemory {
+		more = append(more, export(ImageExport, Memory, uleb(0)))
+		n := 0
+		for index, g := range w.m.globals {
+			if g.mutable {
+				more = append(more, export(GlobalExport(n), Global, uleb(uint32(index))))
+				n++
+			}
+		}
 	}
 	return w.extended(exportSection, more...)
 }

@@ -313,3 +313,37 @@ func TestWhatTheSpecificationCallsWrongIsRefused(t *testing.T) {
 		t.Error("most of the tests were not run")
 	}
 }
+
+// What a host sets back must all be there to be set, and nothing of it may be
+// offered where setting it back is not enough.
+func TestWhatAnImageIsMadeOfIsExported(t *testing.T) {
+	hidden := parts{globals: vector([]byte{i32, 1, 0x41, 1, end}, []byte{i32, 0, 0x41, 2, end}, []byte{i64, 1, 0x42, 3, end}, []byte{f64, 1, 0x44, 0, 0, 0, 0, 0, 0, 0, 0x40, end})}
+	dropping := hidden
+	dropping.dataCount, dropping.data, dropping.codes = []byte{1}, []byte{1, 1, 0}, vector(code(nil, 0xfc, 9, 0, 0x41, 0))
+	for _, c := range []struct {
+		parts
+		values []uint64
+	}{{hidden, []uint64{1, 3, 0x4000000000000000}}, {dropping, nil}} {
+		m, err := wasm.Read(c.module(), wasm.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())
+		defer r.Close(t.Context())
+		instance, err := r.Instantiate(t.Context(), wasm.Rewrite(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := instance.ExportedMemory(wasm.ImageExport) != nil; is != (c.values != nil) {
+			t.Errorf("%q: image export %v", m.Unresettable, is)
+		}
+		for n, value := range c.values {
+			if g, ok := instance.ExportedGlobal(wasm.GlobalExport(n)).(api.MutableGlobal); !ok || g.Get() != value {
+				t.Errorf("global %d is not there to be set, or is not %x", n, value)
+			}
+		}
+		if instance.ExportedGlobal(wasm.GlobalExport(len(c.values))) != nil {
+			t.Errorf("%d globals and one more", len(c.values))
+		}
+	}
+}

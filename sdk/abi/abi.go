@@ -19,7 +19,7 @@ const (
 	ExportMemory     = "memory"
 	ExportVerify     = "doorward_v1_verify" // (input_len i32) -> i32; 0 = answered
 	ExportInit       = "doorward_v1_init"   // (config_len i32) -> i32; 0 = ready
-	ExportWarm       = "doorward_v1_warm"   // () -> i32
+	ExportWarm       = "doorward_v1_warm"   // () -> i32; 0 = done; before logins, for caches
 	ExportInitialize = "_initialize"        // () -> ()
 	ExportStart      = "_start"             // () -> (); stdio profile
 )

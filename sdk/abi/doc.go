@@ -31,6 +31,16 @@
 //
 //	{"abi":1,…,"attempt":1,"credential":{"code":"123456"},"state":{"user":"alice"}}
 //
+// A module is made ready once: the host calls [ExportInitialize], [ExportInit] and
+// [ExportWarm], those that there are, keeps an image of memory and globals, and
+// every login begins from it. Nothing that a login leaves is there at the next. A
+// guest whose preparation asks for what only a login has (the request,
+// configuration, the real time, random) is as right and slower: that part of it is
+// run at each login. warm is never part of a login; it is for filling caches.
+// Generators that seed themselves (Go's math/rand and the order of its maps,
+// JavaScript's Math.random) may go the same way in every login: what nobody may
+// guess is taken from random, or from WASI's random_get, during the login.
+//
 // What a guest may ask of the host besides is granted in its [Manifest]:
 //
 //	{"abi":1,"name":"acme-users","grants":{

@@ -78,6 +78,23 @@ var Hostile = sync.OnceValue(func() []Case {
 	)
 })
 
+// Briefly is the part of the corpus that a test of every change has time for
+// where a case costs a child process: all that is refused before anything is
+// compiled, and the first of each number at each later stage.
+func Briefly() []Case {
+	type kind struct {
+		number string
+		stage  Stage
+	}
+	seen := map[kind]bool{}
+	return slices.DeleteFunc(slices.Clone(Hostile()), func(c Case) bool {
+		k := kind{c.Number, c.Stopped}
+		again := seen[k]
+		seen[k] = true
+		return c.Slow || again && c.Stopped != Reading && c.Stopped != Granting
+	})
+}
+
 // Bomb is a module of 14 bytes whose import section claims to hold a quarter
 // of a thousand million entries. Reading it as it claims ends a process.
 func Bomb() []byte { return bare(Section(2, huge28)) }
@@ -448,6 +465,22 @@ func storms() []Case {
 	storm(abi.Module, abi.FuncKVIncr, "iiiiii:i", ns, ns, i32(1), i32(1))
 	storm(abi.Module, abi.FuncKVCAS, "iiiiiiiii:i", ns, pepper, pepper, pepper, i32(1))
 	storm(abi.Module, abi.FuncHTTPFetch, "ii:i", fetch)
+	// By reference, a call of the host once cost a twentieth of what it costs by
+	// name.
+	byTable := Sections{
+		Types: Vector(VerifyType(), Signature("ii:i"), Signature("iii:i")), Imports: Vector(Imported(abi.Module, abi.FuncOutputWrite, 1)),
+		Tables: table1, Elements: []byte{1, 0, opI32Const, 0, opEnd, 1, 0}, Exports: Vector(MemoryExport(), Export(abi.ExportVerify, 0, 1)),
+		Codes: Vector(Code(nil, join(loop(i32(0), i32(0), i32(0), []byte{0x11, 1, 0}, drop, br(0)), zero)...)),
+	}
+	list = append(list, calling("P-25", "a storm of output_write, through a table", outOfFuel, byTable.Module()))
+	// The longest result there is: a megabyte, that http_fetch may give.
+	list = append(list, calling("P-25", "a storm of result_read, a megabyte each", outOfFuel, abi.AppendManifest(Sections{
+		Types: Vector(VerifyType(), Signature("ii:i"), Signature("iii:i")), Memories: []byte{1, 0, 32},
+		Imports: Vector(Imported(abi.Module, abi.FuncConfigGet, 1), Imported(abi.Module, abi.FuncResultRead, 2)),
+		Exports: Vector(MemoryExport(), Export(abi.ExportVerify, 0, 2)),
+		Codes:   Vector(Code(nil, join(i32(0), i32(6), call(0), drop, loop(i32(0), i32(0), i32(1<<20), call(1), drop, br(0)), zero)...)),
+		Data:    Vector(join([]byte{0}, i32(0), []byte{opEnd}, Str("PEPPER"))),
+	}.Module(), []byte(everything))))
 	// 1,024 pieces, at address 0: each of no bytes.
 	pieces := join(i32(4096), i32(1024), i32(0))
 	storm(abi.WASI, "fd_write", "iiii:i", i32(1), pieces)

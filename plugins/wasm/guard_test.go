@@ -190,3 +190,41 @@ func TestAHostFunctionMayTakeFuel(t *testing.T) {
 		t.Error("the guest went on without fuel")
 	}
 }
+
+// A call of the host costs what it costs, by whatever way it is made. Through a
+// table it was once as cheap as a call of the module's own, and a guest's
+// milliseconds of fuel were seconds of its worker's time.
+func TestACallOfTheHostCostsTheSameThroughATable(t *testing.T) {
+	const calls = 100
+	used := map[string]int64{}
+	for name, way := range map[string]struct {
+		elements []byte
+		call     []byte
+	}{
+		"by name":              {nil, []byte{0x10, 0}},
+		"through a table":      {[]byte{1, 0, 0x41, 0, end, 1, 0}, []byte{0x41, 0, 0x11, 1, 0}},
+		"through a table, set": {[]byte{1, 3, 0, 1, 0}, []byte{0x41, 0, 0xd2, 0, 0x26, 0, 0x41, 0, 0x11, 1, 0}},
+	} {
+		one := cat([]byte{0x41, 0, 0x41, 0}, way.call, []byte{0x1a})
+		module := parts{
+			types: vector(verifyType, guesttest.Signature("ii:i")), imports: vector(imported(abi.Module, abi.FuncOutputWrite, 1)),
+			tables: []byte{1, 0x70, 0, 1}, elements: way.elements,
+			exports: vector(memoryExport, export(abi.ExportVerify, 0, 1)), codes: vector(code(nil, cat(repeat(calls, one...), []byte{0x41, 0})...)),
+		}.module()
+		g, err := start(t.Context(), wazero.NewRuntimeConfigCompiler(), module, wasm.Rewrite, plenty)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := g.ask(t.Context(), nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		left, _ := left(g.instance)
+		used[name] = plenty - left
+		g.runtime.Close(t.Context())
+	}
+	for name, fuel := range used {
+		if fuel < used["by name"] {
+			t.Errorf("%d calls of the host cost %d by name and %d %s", calls, used["by name"], fuel, name)
+		}
+	}
+}

@@ -253,6 +253,13 @@ func (r *reader) functionIndex() uint32 {
 	return i
 }
 
+// reference reads the index of a function that may come to be in the table. An
+// instruction can refer only to one that is in an element segment or a global.
+func (r *reader) reference() {
+	i := r.functionIndex()
+	r.m.referred = r.m.referred || int(i) < r.m.imported
+}
+
 func (r *reader) importSection() {
 	n := r.count("imports", r.limits.Imports)
 	r.m.Imports = make([]Import, 0, n)
@@ -387,7 +394,7 @@ func (r *reader) constant(want ValueType) {
 		is = r.refType()
 	case opRefFunc:
 		is = FuncRef
-		r.functionIndex()
+		r.reference()
 	default:
 		r.fail(at, "a constant cannot be made with instruction 0x%02x", op)
 	}
@@ -489,7 +496,7 @@ func (r *reader) elementSegment() {
 		if form&expressions != 0 {
 			r.constant(is)
 		} else {
-			r.functionIndex()
+			r.reference()
 		}
 		if r.err != nil {
 			return

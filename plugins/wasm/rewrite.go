@@ -9,7 +9,7 @@ import (
 // changes whenever that does, and belongs into the key of everything that is
 // made from a rewritten module: code that was compiled under other prices must
 // not be found again.
-const RewriterVersion = "fuel-1"
+const RewriterVersion = "fuel-2"
 
 // What a rewritten module exports besides the author's own exports. No author
 // can have these names: Read refuses them.

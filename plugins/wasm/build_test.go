@@ -36,7 +36,6 @@ func (p parts) module() []byte {
 // What modules are made of, under short names.
 var (
 	uleb     = guesttest.Uleb
-	str      = guesttest.Str
 	section  = guesttest.Section
 	vector   = guesttest.Vector
 	export   = guesttest.Export

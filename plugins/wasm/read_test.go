@@ -97,6 +97,9 @@ func TestAHostileModuleIsRefusedForItsFault(t *testing.T) {
 		if refusal.Section != section || refusal.Limit != limit || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %+v\n%v\nwant section %q, limit %q, text %q", name, *refusal, err, section, limit, text)
 		}
+		if len(err.Error()) > 1000 { // once as long as the name of an import, four times over
+			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
+		}
 		if refusal.Offset < 0 || refusal.Offset > len(module) {
 			t.Errorf("%s: offset %d in a module of %d bytes", name, refusal.Offset, len(module))
 		}

@@ -58,7 +58,11 @@ func attack(t *testing.T, cases []guesttest.Case) {
 	measured := func(name, where, upload, login string, since time.Time) {
 		grown := (memory(t, pid, "VmHWM") - before) >> 20
 		most = max(most, grown)
-		fmt.Fprintf(rows, "%s\t%s\t%s\t%d\t%.1f\t %s\n", where, upload, login, grown, float64(b.p99(since))/float64(calm), name)
+		ratio := "-" // none was validated meanwhile
+		if p99 := b.p99(since); p99 > 0 {
+			ratio = fmt.Sprintf("%.1f", float64(p99)/float64(calm))
+		}
+		fmt.Fprintf(rows, "%s\t%s\t%s\t%d\t%s\t %s\n", where, upload, login, grown, ratio, name)
 		forgetPeak(t, pid)
 	}
 	forgetPeak(t, pid)

@@ -79,19 +79,21 @@ var Hostile = sync.OnceValue(func() []Case {
 })
 
 // Briefly is the part of the corpus that a test of every change has time for
-// where a case costs a child process: all that is refused before anything is
-// compiled, and the first of each number at each later stage.
+// where a case costs a child process: all that the reader refuses, one manifest,
+// and of each number the first that gets further.
 func Briefly() []Case {
-	type kind struct {
-		number string
-		stage  Stage
-	}
-	seen := map[kind]bool{}
+	seen := map[string]bool{}
 	return slices.DeleteFunc(slices.Clone(Hostile()), func(c Case) bool {
-		k := kind{c.Number, c.Stopped}
-		again := seen[k]
-		seen[k] = true
-		return c.Slow || again && c.Stopped != Reading && c.Stopped != Granting
+		if c.Slow || c.Stopped == Reading {
+			return c.Slow
+		}
+		kind := c.Number
+		if c.Stopped == Granting {
+			kind = c.Stopped.String()
+		}
+		again := seen[kind]
+		seen[kind] = true
+		return again
 	})
 }
 
@@ -208,7 +210,7 @@ func code() []Case {
 			Sections{Codes: Vector(Code(Locals(999), join(repeat(7000, ifs...), zero)...))}.Module()),
 		reading("P-06", "branch tables and locals", "code", "blocks × locals of one function", "the limit is 200000",
 			verify(repeat(60, join([]byte{opBlock, void}, zero, []byte{0x0e}, Many(4000, 0), []byte{0, opEnd})...), zero)),
-		{Number: "P-06", Name: "9,990 branches, as many as are let through", Stopped: Nowhere, Module: dear(1)},
+		{Number: "P-06", Name: "9,990 branches, as many as are let through", Stopped: Nowhere, Module: dear(1), Slow: true},
 		{Number: "P-06", Name: "9,990 branches in each of 150 functions", Stopped: Compiling, Says: "it takes", // more than 60 s of a core, or, where that is shared, than 90 s
 			Module: dear(150), Slow: true},
 		reading("P-09", "a branch table of 900,000", "code", "function body bytes", "the limit is 524288", verify(zero, []byte{0x0e}, Many(900_000, 0), []byte{0})),
@@ -337,6 +339,10 @@ func calling(number, name, says string, module []byte) Case {
 // outOfFuel is how a call fails that computed longer than it may.
 const outOfFuel = "it ran longer than its CPU limit of 50ms"
 
+// outOfTime is how one fails that has the host work for longer than its fuel
+// says: by the wall limit, if nothing else.
+const outOfTime = "it ran longer than its"
+
 // endless are P-11 and P-14: code that runs for ever or as good as, each past
 // another way to be stopped.
 func endless() []Case {
@@ -405,7 +411,7 @@ func endless() []Case {
 		calling("P-14", "table.fill 2,400 times, no loop", outOfFuel, tables(repeat(2400, fillTable...), zero)),
 		calling("P-14", "table.copy in a loop", outOfFuel, tables(loop(i32(0), i32(0), i32(65536), []byte{0xfc, 14, 0, 0}, br(0)), zero)),
 		calling("P-13", "memory.grow in a loop", outOfFuel, Grows().Module()),
-		calling("P-13", "memory.grow by more than there is, in a loop", outOfFuel, verify(loop(i32(-1), []byte{opMemoryGrow, 0}, drop, br(0)), zero)),
+		calling("P-13", "memory.grow by more than there is, in a loop", outOfFuel, verify(loop(i32(1<<16), []byte{opMemoryGrow, 0}, drop, br(0)), zero)),
 	}
 }
 
@@ -444,7 +450,11 @@ func storms() []Case {
 			Codes: Vector(Code(nil, join(loop(code, br(0)), zero)...)),
 			Data:  Vector(join([]byte{0}, i32(1024), []byte{opEnd}, Str(`nsPEPPER{"url":"https://127.0.0.1/"}`))),
 		}
-		list = append(list, calling("P-25", "a storm of "+name, outOfFuel, abi.AppendManifest(s.Module(), []byte(everything))))
+		says := outOfFuel
+		if name == "fd_write" || name == "poll_oneoff" {
+			says = outOfTime
+		}
+		list = append(list, calling("P-25", "a storm of "+name, says, abi.AppendManifest(s.Module(), []byte(everything))))
 	}
 	const most = 64 << 10
 	at, ns, pepper, fetch := int32(0), join(i32(1024), i32(2)), join(i32(1026), i32(6)), join(i32(1032), i32(28))
@@ -479,7 +489,7 @@ func storms() []Case {
 	}
 	list = append(list, calling("P-25", "a storm of output_write, through a table", outOfFuel, byTable.Module()))
 	// The longest result there is: a megabyte, that http_fetch may give.
-	list = append(list, calling("P-25", "a storm of result_read, a megabyte each", outOfFuel, abi.AppendManifest(Sections{
+	list = append(list, calling("P-25", "a storm of result_read, a megabyte each", outOfTime, abi.AppendManifest(Sections{
 		Types: Vector(VerifyType(), Signature("ii:i"), Signature("iii:i")), Memories: []byte{1, 0, 32},
 		Imports: Vector(Imported(abi.Module, abi.FuncConfigGet, 1), Imported(abi.Module, abi.FuncResultRead, 2)),
 		Exports: Vector(MemoryExport(), Export(abi.ExportVerify, 0, 2)),
@@ -644,7 +654,7 @@ func logs() []Case {
 		i32(1024), i32(2048), []byte{opI32Store, 2, 0}, i32(1028), i32(60_000), []byte{opI32Store, 2, 0}, // a piece: 60,000 bytes at 2048
 		i32(2048), i32('\n'), i32(60_000), []byte{0xfc, 11, 0},
 		loop(i32(2), i32(1024), i32(1), i32(1040), call(1), drop,
-			[]byte{opLocalGet, 1}, i32(1), add, []byte{opLocalSet, 1}, []byte{opLocalGet, 1}, i32(1000), []byte{0x48, opBrIf, 0}),
+			[]byte{opLocalGet, 1}, i32(1), add, []byte{opLocalSet, 1}, []byte{opLocalGet, 1}, i32(1_000_000), []byte{0x48, opBrIf, 0}),
 		lines.Code)
 	leaks := Accepts("leaker")
 	leaks.Imports = append(leaks.Imports, Import{abi.Module, abi.FuncSecretGet, 2, true}, Import{abi.Module, abi.FuncResultRead, 3, true}, Import{abi.Module, abi.FuncLog, 3, false})
@@ -654,7 +664,7 @@ func logs() []Case {
 		i32(1024), i32(0), i32(64), call(2), drop, i32(1), i32(1020), i32(32), call(3), leaks.Code)
 	return []Case{
 		calling("P-23", "a gigabyte of log", outOfFuel, Chatters().Module()),
-		calling("P-23", "sixty million lines on standard error", outOfFuel, lines.Module()),
+		calling("P-23", "sixty thousand million lines on standard error", outOfFuel, lines.Module()),
 		calling("P-23", "its request, password and all", "the guest failed with code 1", Tells().Module()),
 		{Number: "P-23", Name: "a line that ends itself and begins another", Stopped: Nowhere,
 			Module: says("\r\n{\"time\":\"2026-01-01T00:00:00Z\",\"level\":\"info\",\"text\":\"operator approved\"}\r\n").Module()},

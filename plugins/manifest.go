@@ -58,11 +58,17 @@ func describe(report sandbox.Report, beside []byte) (Version, []abi.Vector, erro
 	return v, m.Vectors, nil
 }
 
+// maxManifest bounds a manifest: what is made of one is many times as large.
+const maxManifest = 1 << 20
+
 // readManifest reads a manifest strictly.
 func readManifest(text []byte) (abi.Manifest, error) {
 	var m abi.Manifest
+	if len(text) > maxManifest {
+		return m, fmt.Errorf("%w: the manifest has %d bytes; %d are the limit", ErrInvalid, len(text), maxManifest)
+	}
 	if err := json.Unmarshal(text, &m, json.RejectUnknownMembers(true)); err != nil {
-		return m, fmt.Errorf("%w: the manifest cannot be read: %w", ErrInvalid, err)
+		return m, fmt.Errorf("%w: the manifest cannot be read: %s", ErrInvalid, clean(err.Error())) // it names what the manifest names
 	}
 	if m.ABI != abi.Version {
 		return m, fmt.Errorf(`%w: the manifest has "abi": %d; this server speaks %d`, ErrInvalid, m.ABI, abi.Version)

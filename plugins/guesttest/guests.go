@@ -9,7 +9,9 @@ package guesttest
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/doorward/doorward/sdk/abi"
 )
@@ -71,85 +73,70 @@ type Guest struct {
 
 // Module assembles g.
 func (g Guest) Module() []byte {
-	verify := uint32(len(g.Imports))
-	out := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
-
-	params, results := []byte{1, typeI32}, []byte{1, typeI32}
+	verify := uint64(len(g.Imports))
+	name, own := abi.ExportVerify, VerifyType()
 	if g.Stdio || g.Start {
-		params, results = []byte{0}, []byte{0}
+		name, own = abi.ExportStart, Signature(":")
 	}
-	types := [][]byte{append(append([]byte{0x60}, params...), results...)}
-	for _, i := range g.Imports {
-		t := append([]byte{0x60}, leb(uint32(i.Params))...)
-		for range i.Params {
-			t = append(t, typeI32)
-		}
-		switch {
-		case i.Name == abi.FuncNowMS:
-			t = append(t, 1, typeI64)
-		case i.Result:
-			t = append(t, 1, typeI32)
-		default:
-			t = append(t, 0)
-		}
-		types = append(types, t)
+	types := [][]byte{own}
+	var imports, globals [][]byte
+	for n, i := range g.Imports {
+		types = append(types, i.signature())
+		imports = append(imports, Imported(i.Module, i.Name, uint64(n+1)))
 	}
-	out = append(out, section(1, vector(types))...)
-	if len(g.Imports) > 0 {
-		var list [][]byte
-		for n, i := range g.Imports {
-			list = append(list, append(append(append(str(i.Module), str(i.Name)...), 0), leb(uint32(n+1))...))
-		}
-		out = append(out, section(2, vector(list))...)
+	for range g.Globals {
+		globals = append(globals, []byte{typeI32, 1, opI32Const, 0, opEnd})
 	}
-	functions := [][]byte{{0}}
-	if g.Start { // verify is a second function then
-		types[0] = []byte{0x60, 0, 0}
+	if g.Holds {
+		globals = append(globals, []byte{typeFuncRef, 1, opRefNull, typeFuncRef, opEnd})
 	}
-	out = append(out, section(3, vector(functions))...)
-	out = append(out, section(5, append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...))...)
-	if g.Globals > 0 || g.Holds {
-		var list [][]byte
-		for range g.Globals {
-			list = append(list, []byte{typeI32, 1, opI32Const, 0, opEnd})
-		}
-		if g.Holds {
-			list = append(list, []byte{typeFuncRef, 1, opRefNull, typeFuncRef, opEnd})
-		}
-		out = append(out, section(6, vector(list))...)
-	}
-	name := abi.ExportVerify
-	if g.Stdio || g.Start {
-		name = abi.ExportStart
-	}
-	exports := [][]byte{append(append(str(name), 0), leb(verify)...)}
+	exports := [][]byte{Export(name, 0, verify)}
 	if g.Init {
-		exports = append(exports, append(append(str(abi.ExportInit), 0), leb(verify)...))
+		exports = append(exports, Export(abi.ExportInit, 0, verify))
 	}
 	for i := range g.Shown {
-		exports = append(exports, append(append(str("global"+strconv.Itoa(i)), 3), leb(uint32(i))...))
+		exports = append(exports, Export("global"+strconv.Itoa(i), 3, uint64(i)))
 	}
 	if !g.NoMemory {
-		exports = append(exports, append(str(abi.ExportMemory), 2, 0))
+		exports = append(exports, MemoryExport())
 	}
-	out = append(out, section(7, vector(exports))...)
+	s := Sections{
+		Types:    Vector(types...),
+		Memories: append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...),
+		Exports:  Vector(exports...),
+	}
+	if len(imports) > 0 {
+		s.Imports = Vector(imports...)
+	}
+	if len(globals) > 0 {
+		s.Globals = Vector(globals...)
+	}
 	if g.Start {
-		out = append(out, section(8, leb(verify))...)
+		s.Start = Uleb(verify)
 	}
-	body := []byte{0}
+	var locals []byte
 	if g.Locals > 0 {
-		body = append(append([]byte{1}, leb(uint32(g.Locals))...), typeI32)
+		locals = Locals(uint64(g.Locals))
 	}
-	body = append(append(body, g.Code...), opEnd)
-	out = append(out, section(10, vector([][]byte{append(leb(uint32(len(body))), body...)}))...)
+	s.Codes = Vector(Code(locals, g.Code...))
 	if len(g.Data) > 0 {
-		segment := append([]byte{0, opI32Const, 0, opEnd}, leb(uint32(len(g.Data)))...)
-		out = append(out, section(11, vector([][]byte{append(segment, g.Data...)}))...)
+		s.Data = Vector(join([]byte{0, opI32Const, 0, opEnd}, Str(string(g.Data))))
 	}
-	if g.Manifest != nil {
-		out = append(out, section(0, append(str(abi.ManifestSection), g.Manifest...))...)
+	if g.Manifest == nil {
+		return s.Module()
 	}
-	return out
+	return abi.AppendManifest(s.Module(), g.Manifest)
+}
+
+func (i Import) signature() []byte {
+	s := strings.Repeat("i", i.Params) + ":"
+	switch {
+	case i.Name == abi.FuncNowMS:
+		s += "I"
+	case i.Result:
+		s += "i"
+	}
+	return Signature(s)
 }
 
 // Answers is a guest that gives the same answer to everybody.
@@ -398,19 +385,6 @@ func Imports(i Import) Guest {
 	return g
 }
 
-// Bomb is a module of 14 bytes whose import section claims to hold a quarter
-// of a thousand million entries. Reading it as it claims ends a process.
-func Bomb() []byte {
-	return []byte{0, 'a', 's', 'm', 1, 0, 0, 0, 2, 4, 0xff, 0xff, 0xff, 0x7f}
-}
-
-// LocalsBomb is a module of some 50 bytes with a hundred million locals: it
-// takes minutes and gigabytes to compile.
-func LocalsBomb() []byte {
-	g := Guest{Locals: 100_000_000, Code: join(i32(0))}
-	return g.Module()
-}
-
 var (
 	drop = []byte{opDrop}
 	add  = []byte{opI32Add}
@@ -425,13 +399,7 @@ func loop(code ...[]byte) []byte {
 	return append(append([]byte{opLoop, void}, join(code...)...), opEnd)
 }
 
-func join(parts ...[]byte) []byte {
-	var out []byte
-	for _, p := range parts {
-		out = append(out, p...)
-	}
-	return out
-}
+func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
 func leb(n uint32) []byte { return binary.AppendUvarint(nil, uint64(n)) }
 
@@ -447,11 +415,3 @@ func sleb(n int32) []byte {
 		out = append(out, b|0x80)
 	}
 }
-
-func str(s string) []byte { return append(leb(uint32(len(s))), s...) }
-
-func section(id byte, content []byte) []byte {
-	return append(append([]byte{id}, leb(uint32(len(content)))...), content...)
-}
-
-func vector(items [][]byte) []byte { return append(leb(uint32(len(items))), join(items...)...) }

@@ -81,7 +81,9 @@ func (r *run) spend(name string, fuel int64) {
 // Fuel for a byte of what the host does by length.
 const (
 	randomFuel  = 4
-	copyingFuel = 1 // comparing, and reading lines for the log
+	copyingFuel = 1  // comparing, and reading lines for the log
+	copyBits    = 3  // 2^3 bytes copied for 1, as memory.copy has it
+	pieceFuel   = 50 // for each piece of a list
 )
 
 // reply puts a host function's i32 result on the stack.
@@ -99,11 +101,11 @@ func hostFunc(name string) api.GoModuleFunc {
 	case abi.FuncInputRead:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
 			runOf(ctx).needsCall(name)
-			reply(stack, copyOut(m, name, runOf(ctx).input, stack))
+			reply(stack, copyOut(ctx, m, name, runOf(ctx).input, stack))
 		}
 	case abi.FuncResultRead:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
-			reply(stack, copyOut(m, name, runOf(ctx).result, stack))
+			reply(stack, copyOut(ctx, m, name, runOf(ctx).result, stack))
 		}
 	case abi.FuncOutputWrite:
 		return func(ctx context.Context, m api.Module, stack []uint64) {
@@ -148,12 +150,14 @@ func hostFunc(name string) api.GoModuleFunc {
 
 // copyOut copies from[off:] to the guest, as much as it asks for, and tells how
 // much that was.
-func copyOut(m api.Module, name string, from []byte, stack []uint64) int32 {
+func copyOut(ctx context.Context, m api.Module, name string, from []byte, stack []uint64) int32 {
 	into, off := view(m, name, stack[0], stack[2]), uint64(uint32(stack[1]))
 	if off > uint64(len(from)) {
 		return abi.ErrInvalid
 	}
-	return int32(copy(into, from[off:]))
+	n := copy(into, from[off:])
+	runOf(ctx).spend(name, int64(n)>>copyBits)
+	return int32(n)
 }
 
 // write takes a piece of the guest's answer. A guest that answers without end

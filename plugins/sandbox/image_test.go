@@ -278,7 +278,7 @@ func TestWhatCannotBeSetBackIsMadeAnew(t *testing.T) {
 		fresh string
 	}{{guesttest.Remembers(), ""}, {holds, "it has a mutable global of a reference at offset"}, {guesttest.Guest{Stdio: true}, "stdio profile"}} {
 		module := c.guest.Module()
-		report, err := p.Compile(t.Context(), digestOf(module), module)
+		report, err := p.Compile(t.Context(), "a", digestOf(module), module)
 		if err != nil || !strings.Contains(report.Fresh, c.fresh) || (report.Fresh == "") != (c.fresh == "") {
 			t.Errorf("Fresh is %q, not %q; %v", report.Fresh, c.fresh, err)
 		}

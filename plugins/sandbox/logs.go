@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"unicode"
@@ -19,7 +20,7 @@ type logBuffer struct {
 
 // add takes one line.
 func (b *logBuffer) add(level int, text []byte) {
-	if len(b.lines) >= abi.MaxLogLines || b.bytes >= abi.MaxLogBytes {
+	if b.full() {
 		b.dropped++
 		return
 	}
@@ -28,10 +29,21 @@ func (b *logBuffer) add(level int, text []byte) {
 	b.lines = append(b.lines, Log{Level: min(max(level, 0), 3), Text: escape(string(text))})
 }
 
-// write takes what a guest prints and cuts it into lines.
+// full reports whether nothing more is kept.
+func (b *logBuffer) full() bool { return len(b.lines) >= abi.MaxLogLines || b.bytes >= abi.MaxLogBytes }
+
+// write takes what a guest prints and cuts it into lines. It is quick with what is
+// not kept: a guest pays for a byte what it takes to look at one.
 func (b *logBuffer) write(fd int, text []byte) {
 	for len(text) > 0 {
-		line, rest, ended := cutLine(text)
+		if b.full() {
+			b.dropped += bytes.Count(text, []byte{'\n'})
+			return
+		}
+		if len(b.partial[fd]) == 0 {
+			text = bytes.TrimLeft(text, "\n")
+		}
+		line, rest, ended := bytes.Cut(text, []byte{'\n'})
 		text = rest
 		room := max(0, abi.MaxLogBytes-len(b.partial[fd]))
 		b.partial[fd] = append(b.partial[fd], line[:min(len(line), room)]...)
@@ -46,15 +58,6 @@ func (b *logBuffer) flush(fd int) {
 		b.add(fd, b.partial[fd]) // 1 is info, 2 is warn
 		b.partial[fd] = b.partial[fd][:0]
 	}
-}
-
-func cutLine(text []byte) (line, rest []byte, ended bool) {
-	for i, c := range text {
-		if c == '\n' {
-			return text[:i], text[i+1:], true
-		}
-	}
-	return text, nil, false
 }
 
 // logs are the lines of a run, and how many more there were.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 // process is a child as its parent sees it. One goroutine uses it at a time.
@@ -291,6 +293,9 @@ func (c *process) lost(err error, call Call) error {
 
 // done reads what a run left.
 func done(f frame) (Result, error) {
+	if len(f.args[3]) > 8*abi.MaxLogBytes { // escaped, and escaped again as JSON, it is less
+		return Result{}, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+	}
 	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2])), Fuel: parseNumber(f.args[4])}
 	if err := json.Unmarshal(f.args[3], &r.Logs); err != nil {
 		return r, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)

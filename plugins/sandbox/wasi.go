@@ -91,10 +91,11 @@ func (r *run) clock(id uint32) int64 {
 const maxVectors = 1024
 
 // eachVector hands the pieces of a scatter list to use, until it says stop.
-func eachVector(m api.Module, name string, pointer, count uint64, use func([]byte) bool) bool {
+func eachVector(ctx context.Context, m api.Module, name string, pointer, count uint64, use func([]byte) bool) bool {
 	if uint32(count) > maxVectors {
 		return false
 	}
+	runOf(ctx).spend(name, pieceFuel*int64(uint32(count)))
 	list := view(m, name, pointer, 8*uint64(uint32(count)))
 	for ; len(list) > 0; list = list[8:] {
 		at, n := binary.LittleEndian.Uint32(list), binary.LittleEndian.Uint32(list[4:])
@@ -112,7 +113,7 @@ func fdWrite(ctx context.Context, m api.Module, stack []uint64) {
 		stack[0] = wasiBadF
 		return
 	}
-	ok := eachVector(m, name, stack[1], stack[2], func(piece []byte) bool {
+	ok := eachVector(ctx, m, name, stack[1], stack[2], func(piece []byte) bool {
 		if r.stdio && fd == 1 {
 			r.write(name, piece)
 		} else {
@@ -137,11 +138,12 @@ func fdRead(ctx context.Context, m api.Module, stack []uint64) {
 		stack[0] = wasiBadF
 		return
 	}
-	ok := eachVector(m, name, stack[1], stack[2], func(piece []byte) bool {
+	ok := eachVector(ctx, m, name, stack[1], stack[2], func(piece []byte) bool {
 		if !r.stdio {
 			return false // the core profile has no standard input: it reads as ended
 		}
 		n := copy(piece, r.input[r.read:])
+		r.spend(name, int64(n)>>copyBits)
 		r.read += n
 		total += uint32(n)
 		return n == len(piece)
@@ -177,6 +179,7 @@ func pollOneoff(ctx context.Context, m api.Module, stack []uint64) {
 		stack[0] = wasiInval
 		return
 	}
+	r.spend(name, pieceFuel*int64(n))
 	in, out := view(m, name, stack[0], n*subscription), view(m, name, stack[1], n*event)
 	for i := range n {
 		sub, ev := in[i*subscription:], out[i*event:(i+1)*event]

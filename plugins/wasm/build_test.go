@@ -1,8 +1,9 @@
 package wasm_test
 
 import (
-	"encoding/binary"
 	"slices"
+
+	"github.com/doorward/doorward/plugins/guesttest"
 )
 
 // parts are the sections of a module that a test writes. Those that are nil are
@@ -19,76 +20,29 @@ const (
 )
 
 var (
-	verifyType   = []byte{0x60, 1, i32, 1, i32}
-	memoryExport = export("memory", 2, 0)
+	verifyType   = guesttest.VerifyType()
+	memoryExport = guesttest.MemoryExport()
 )
 
 // module puts sections in their order. A section that is empty and not nil is
 // left out.
 func (p parts) module() []byte {
-	set := func(s *[]byte, otherwise []byte) []byte {
-		if *s == nil {
-			return otherwise
-		}
-		return *s
-	}
-	out := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
-	for _, s := range []struct {
-		id      byte
-		content []byte
-	}{
-		{1, set(&p.types, vector(verifyType))},
-		{2, p.imports},
-		{3, set(&p.functions, []byte{1, 0})},
-		{4, p.tables},
-		{5, set(&p.memories, []byte{1, 0, 1})},
-		{6, p.globals},
-		{7, set(&p.exports, vector(memoryExport, export("doorward_v1_verify", 0, 0)))},
-		{8, p.start},
-		{9, p.elements},
-		{12, p.dataCount},
-		{10, set(&p.codes, vector(code(nil, 0x41, 0)))},
-		{11, p.data},
-	} {
-		if len(s.content) > 0 {
-			out = append(out, section(s.id, s.content)...)
-		}
-	}
-	return append(out, p.tail...)
+	return guesttest.Sections{
+		Types: p.types, Imports: p.imports, Functions: p.functions, Tables: p.tables, Memories: p.memories, Globals: p.globals,
+		Exports: p.exports, Start: p.start, Elements: p.elements, DataCount: p.dataCount, Codes: p.codes, Data: p.data, Tail: p.tail,
+	}.Module()
 }
 
-func uleb(n uint64) []byte { return binary.AppendUvarint(nil, n) }
-
-func str(s string) []byte { return append(uleb(uint64(len(s))), s...) }
-
-func section(id byte, content []byte) []byte {
-	return slices.Concat([]byte{id}, uleb(uint64(len(content))), content)
-}
-
-func vector(items ...[]byte) []byte {
-	return append(uleb(uint64(len(items))), slices.Concat(items...)...)
-}
-
-func export(name string, kind byte, index uint64) []byte {
-	return slices.Concat(str(name), []byte{kind}, uleb(index))
-}
-
-func imported(module, name string, index uint64) []byte {
-	return slices.Concat(str(module), str(name), []byte{0}, uleb(index))
-}
-
-// code is a function body: declarations of locals (nil: none), instructions,
-// and the end.
-func code(locals []byte, instructions ...byte) []byte {
-	if locals == nil {
-		locals = []byte{0}
-	}
-	b := slices.Concat(locals, instructions, []byte{end})
-	return append(uleb(uint64(len(b))), b...)
-}
-
-// locals declares n i32.
-func locals(n uint64) []byte { return slices.Concat([]byte{1}, uleb(n), []byte{i32}) }
+// What modules are made of, under short names.
+var (
+	uleb     = guesttest.Uleb
+	section  = guesttest.Section
+	vector   = guesttest.Vector
+	export   = guesttest.Export
+	imported = guesttest.Imported
+	code     = guesttest.Code
+	locals   = guesttest.Locals
+)
 
 func repeat(n int, b ...byte) []byte { return slices.Repeat(b, n) }
 

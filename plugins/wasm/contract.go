@@ -93,7 +93,7 @@ func (r *reader) checkImport(at int, i Import) {
 		want, known = wasiFunctions[i.Name]
 	}
 	if !known {
-		r.fail(at, "import %q.%q is not offered; a verifier may import from %s and %s only", i.Module, i.Name, hostModule, wasiModule)
+		r.fail(at, "import %.64q.%.64q is not offered; a verifier may import from %s and %s only", i.Module, i.Name, hostModule, wasiModule)
 		return
 	}
 	if is := i.Type.String(); is != want {
@@ -103,11 +103,11 @@ func (r *reader) checkImport(at int, i Import) {
 
 func (r *reader) checkExport(at int, e Export) {
 	if strings.HasPrefix(e.Name, reserved) {
-		r.fail(at, "export %q: names that begin with %q are the host's", e.Name, reserved)
+		r.fail(at, "export %.64q: names that begin with %q are the host's", e.Name, reserved)
 		return
 	}
 	if e.Kind == Function && int(e.Index) < r.m.imported {
-		r.fail(at, "export %q is an import; it must be the module's own function", e.Name)
+		r.fail(at, "export %.64q is an import; it must be the module's own function", e.Name)
 		return
 	}
 	want, called := exportTypes[e.Name]

@@ -15,7 +15,8 @@ type cursor struct {
 	err     *Error
 }
 
-// fail notes trouble at an offset.
+// fail notes trouble at an offset. Names in it are cut (%.64q): an author may have
+// chosen one of megabytes.
 func (c *cursor) fail(offset int, format string, args ...any) {
 	c.stop(&Error{Section: c.section, Offset: offset, Problem: fmt.Sprintf(format, args...)})
 }

@@ -93,7 +93,7 @@ func (w *writer) each(b *body) {
 
 func (w *writer) price(i instruction) int64 {
 	cost := int64(operations[i.op].cost)
-	if i.op == opCall && int(i.x) < w.m.imported {
+	if i.op == opCall && int(i.x) < w.m.imported || i.op == opCallIndirect && w.m.referred {
 		cost += importFuel
 	}
 	return cost

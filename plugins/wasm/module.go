@@ -67,6 +67,7 @@ type Module struct {
 	types     []Type
 	functions []uint32 // types, of imports and own functions
 	imported  int      // functions
+	referred  bool     // an import can be called by reference: it may be in the table
 	globals   []globalType
 	hasTable  bool
 	table     uint32 // elements at least

@@ -253,6 +253,13 @@ func (r *reader) functionIndex() uint32 {
 	return i
 }
 
+// reference reads the index of a function that may come to be in the table. An
+// instruction can refer only to one that is in an element segment or a global.
+func (r *reader) reference() {
+	i := r.functionIndex()
+	r.m.referred = r.m.referred || int(i) < r.m.imported
+}
+
 func (r *reader) importSection() {
 	n := r.count("imports", r.limits.Imports)
 	r.m.Imports = make([]Import, 0, n)
@@ -268,7 +275,7 @@ func (r *reader) importSection() {
 			if names := [...]string{"a function", "a table", "a memory", "a global"}; int(kind) < len(names) {
 				what = names[kind]
 			}
-			r.fail(at, "import %q.%q is %s; only functions are offered", module, name, what)
+			r.fail(at, "import %.64q.%.64q is %s; only functions are offered", module, name, what)
 			return
 		}
 		t := r.typeIndex()
@@ -390,7 +397,7 @@ func (r *reader) constant(want ValueType) {
 		is = r.refType()
 	case opRefFunc:
 		is = FuncRef
-		r.functionIndex()
+		r.reference()
 	default:
 		r.fail(at, "a constant cannot be made with instruction 0x%02x", op)
 	}
@@ -413,7 +420,7 @@ func (r *reader) exportSection() {
 			return
 		}
 		if seen[e.Name] {
-			r.fail(at, "there are two exports %q", e.Name)
+			r.fail(at, "there are two exports %.64q", e.Name)
 			return
 		}
 		seen[e.Name] = true
@@ -421,11 +428,11 @@ func (r *reader) exportSection() {
 		e.Index = r.u32()
 		there := [...]int{Function: len(r.m.functions), Table: count(r.m.hasTable), Memory: count(r.m.hasMemory), Global: len(r.m.globals)}
 		if int(e.Kind) >= len(there) {
-			r.fail(at, "export %q is of a kind that is not accepted (%d)", e.Name, e.Kind)
+			r.fail(at, "export %.64q is of a kind that is not accepted (%d)", e.Name, e.Kind)
 			return
 		}
 		if uint64(e.Index) >= uint64(there[e.Kind]) {
-			r.fail(index, "export %q is number %d of its kind; there are %d", e.Name, e.Index, there[e.Kind])
+			r.fail(index, "export %.64q is number %d of its kind; there are %d", e.Name, e.Index, there[e.Kind])
 			return
 		}
 		r.m.Exports = append(r.m.Exports, e)
@@ -492,7 +499,7 @@ func (r *reader) elementSegment() {
 		if form&expressions != 0 {
 			r.constant(is)
 		} else {
-			r.functionIndex()
+			r.reference()
 		}
 		if r.err != nil {
 			return

@@ -1,0 +1,191 @@
+package sandbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/doorward/doorward/plugins/guesttest"
+	"github.com/doorward/doorward/plugins/sandbox"
+	"github.com/doorward/doorward/sdk/abi"
+)
+
+// Each module of the corpus that the reader lets through is stopped where it is
+// to be, by its limit and not by the clock, and the next call of somebody else is
+// fine. The whole corpus is for the soak; here are those that a call ends.
+func TestAHostileModuleCostsOneCall(t *testing.T) {
+	contain(t, slices.DeleteFunc(guesttest.Briefly(), func(c guesttest.Case) bool { return c.Stopped != guesttest.Calling }))
+}
+
+func TestSoakEveryHostileModuleCostsOneCall(t *testing.T) {
+	if os.Getenv("DOORWARD_SOAK") == "" {
+		t.Skip("the short form is TestAHostileModuleCostsOneCall; this is for make soak")
+	}
+	contain(t, guesttest.Hostile())
+}
+
+func contain(t *testing.T, cases []guesttest.Case) {
+	p := newPool(t, sandbox.Config{Workers: 2})
+	honest := callFor(t, p, "honest", guesttest.Accepts("alice").Module())
+	for _, c := range cases {
+		if c.Stopped == guesttest.Reading || c.Stopped == guesttest.Granting {
+			continue
+		}
+		t.Run(c.String(), func(t *testing.T) {
+			began := time.Now()
+			report, err := p.Compile(t.Context(), "a", digestOf(c.Module), c.Module)
+			compiled := time.Since(began)
+			if c.Stopped == guesttest.Compiling {
+				wants(t, err, sandbox.ErrModule, c.Says)
+				t.Logf("compiled for %v: %v", compiled.Round(time.Millisecond), err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := p.Call(t.Context(), sandbox.Call{
+				Tenant: "hostile", Digest: digestOf(c.Module), Profile: report.Profile, Input: guesttest.Input(),
+				Wall: abi.MaxWallMS * time.Millisecond, CPU: abi.DefaultCPUMS * time.Millisecond, MemoryMiB: abi.MaxMemoryMiB,
+				Host: generous,
+			})
+			t.Logf("compiled in %v, ran %v: %v", compiled.Round(time.Millisecond), r.Duration.Round(time.Millisecond), err)
+			if c.Stopped == guesttest.Calling {
+				wants(t, err, sandbox.ErrGuest, c.Says)
+			} else if err != nil {
+				t.Errorf("the call: %v", err)
+			}
+			checkLogs(t, r.Logs)
+			if r, err := p.Call(t.Context(), honest); err != nil || !strings.Contains(string(r.Output), "alice") {
+				t.Fatalf("the next call: %s, %v", r.Output, err)
+			}
+		})
+	}
+	for pid := range strings.FieldsSeq(children(t)) {
+		t.Logf("a worker's peak: %d MiB", peak(t, pid)>>20)
+	}
+}
+
+// generous is a host that answers at length.
+func generous(_ context.Context, name string, _ [][]byte) (int32, []byte) {
+	switch name {
+	case abi.FuncConfigGet:
+		return 0, make([]byte, abi.MaxHTTPBody)
+	case abi.FuncHMAC:
+		return 0, make([]byte, 64)
+	case abi.FuncSecretGet:
+		return 0, []byte(guesttest.Canary)
+	}
+	return abi.ErrNotGranted, nil
+}
+
+func wants(t *testing.T, err, kind error, says string) {
+	t.Helper()
+	if !errors.Is(err, kind) || !strings.Contains(err.Error(), says) {
+		t.Errorf("err = %v, want %v with %q", err, kind, says)
+		return
+	}
+	if strings.Contains(err.Error(), ".go:") || strings.Contains(err.Error(), "goroutine") {
+		t.Errorf("the error shows our insides: %v", err)
+	}
+}
+
+// checkLogs holds a guest's log to its bounds, and to what a terminal may show.
+func checkLogs(t *testing.T, logs []sandbox.Log) {
+	t.Helper()
+	total := 0
+	for _, line := range logs {
+		total += len(line.Text)
+		if at := strings.IndexFunc(line.Text, func(r rune) bool { return !unicode.IsPrint(r) }); at >= 0 {
+			t.Errorf("a line holds what is not printable: %q", line.Text[at:min(len(line.Text), at+20)])
+		}
+	}
+	if len(logs) > abi.MaxLogLines+1 || total > 4*abi.MaxLogBytes+100 { // escaping makes \x00 four characters
+		t.Errorf("%d lines, %d bytes", len(logs), total)
+	}
+}
+
+// Twenty recursions of the widest frames at once took 6.5 s and 2.4 GB in one
+// process once. Now each ends by the stack's limit, and an honest tenant's calls
+// are answered meanwhile. It takes twenty workers, and so a machine of its own.
+func TestSoakTwentyDeepRecursionsAtOnce(t *testing.T) {
+	if os.Getenv("DOORWARD_SOAK") == "" {
+		t.Skip("this is for make soak")
+	}
+	p := newPool(t, sandbox.Config{Workers: 4, MaxWorkers: 32, PerTenant: 32})
+	honest := callFor(t, p, "honest", guesttest.Accepts("alice").Module())
+	honest.Wall = abi.MaxWallMS * time.Millisecond // waiting for a core counts
+	var deep []sandbox.Call
+	for _, c := range guesttest.Hostile() {
+		if c.Number == "P-12" {
+			call := callFor(t, p, "hostile", c.Module)
+			call.Wall = abi.MaxWallMS * time.Millisecond
+			deep = append(deep, call)
+		}
+	}
+	began := time.Now()
+	var all sync.WaitGroup
+	for i := range 20 {
+		call := deep[i%len(deep)]
+		call.Tenant = fmt.Sprint("hostile ", i)
+		all.Go(func() {
+			_, err := p.Call(context.Background(), call)
+			if errors.Is(err, sandbox.ErrBusy) {
+				return // no worker came free in time: that is an end too
+			}
+			wants(t, err, sandbox.ErrGuest, "its calls are nested too deep")
+		})
+	}
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	for busy, n := true, 0; busy; n++ {
+		select {
+		case <-ended:
+			busy = false
+			t.Logf("20 ended after %v, %d honest calls meanwhile", time.Since(began).Round(time.Millisecond), n)
+		default:
+		}
+		if _, err := p.Call(t.Context(), honest); err != nil && !errors.Is(err, sandbox.ErrBusy) {
+			t.Errorf("honest call %d: %v", n, err)
+		}
+	}
+	sum := 0
+	for pid := range strings.FieldsSeq(children(t)) {
+		sum += peak(t, pid)
+	}
+	t.Logf("the workers' peaks together: %d MiB", sum>>20)
+}
+
+// children are the pids of this process's workers.
+func children(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox worker").Output()
+	if err != nil {
+		t.Fatalf("find workers: %v", err)
+	}
+	return string(out)
+}
+
+// peak is the most memory that a process had, in bytes; 0 when it has ended.
+func peak(t *testing.T, pid string) int {
+	t.Helper()
+	text, _ := os.ReadFile("/proc/" + pid + "/status")
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -531,4 +531,7 @@ func TestNonsenseIsNoVerdict(t *testing.T) {
 	s.activate(s.upload(only).Number)
 	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Request: abi.Request{ABI: 1, Method: "password"}})
 	s.wants(plugins.ErrMethod, err, "method")
+	if trace, err := s.Try(t.Context(), "a", 4, abi.Request{ABI: 1, Method: "password"}); err != nil || trace.Verdict != nil || !strings.Contains(trace.Error, `"password" is none of ["passkey"]`) {
+		t.Errorf("tried as %+v, %v", trace, err)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +61,7 @@ type module = func(context.Context) ([]byte, error)
 // ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
 // the version takes no logins of that kind.
 func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, code module) (abi.Verdict, error) {
-	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
+	if !v.takes(request.Method) {
 		return abi.Verdict{}, ErrMethod
 	}
 	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, code)
@@ -95,6 +94,9 @@ func (h *Host) broken(tenant string, v Version, why error) error {
 
 // trace runs a version and shows all it did. What it remembers is forgotten.
 func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.Request, code module) (Trace, error) {
+	if !v.takes(request.Method) { // as a login does
+		return Trace{Error: fmt.Sprintf("%v: %q is none of %q", ErrMethod, request.Method, v.Methods), HostCalls: []HostCall{}, Logs: []LogLine{}}, nil
+	}
 	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, code)
 	if errors.Is(t.failure, sandbox.ErrBusy) {
 		return Trace{}, fmt.Errorf("%w: %w", ErrBusy, t.failure)

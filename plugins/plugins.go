@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/doorward/doorward/sdk/abi"
@@ -91,6 +92,11 @@ type GrantsDiff struct {
 	Against int      `json:"against"` // the active version
 	Added   []string `json:"added"`   // any: the activation needs approval
 	Removed []string `json:"removed"`
+}
+
+// takes reports whether logins by that method reach the version.
+func (v Version) takes(method string) bool {
+	return len(v.Methods) == 0 || slices.Contains(v.Methods, method)
 }
 
 // Tally counts the vectors of a version.

@@ -180,10 +180,10 @@ func verifierActivate(output *string, path func(string) (string, error)) *cobra.
 }
 
 func verifierTry(output *string, path func(string) (string, error)) *cobra.Command {
-	var file string
+	var file, method string
 	cmd := &cobra.Command{
 		Use: "try VERSION [FIELD=VALUE …]", Short: "Run a version on a made-up login that signs nobody in",
-		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input.",
+		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. With -o json it shows the whole verdict, how long it\ntook, its fuel and memory, each granted function that it called, and what it wrote.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return usage(errors.New("verifier try takes VERSION [FIELD=VALUE …]"))
@@ -212,9 +212,10 @@ func verifierTry(output *string, path func(string) (string, error)) *cobra.Comma
 				}
 				credential[name] = value
 			}
-			return call(cmd, *output, http.MethodPost, p, map[string]any{"credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "fuel", "memory_kib", "host_calls", "logs"})
+			return call(cmd, *output, http.MethodPost, p, map[string]any{"method": method, "credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "fuel", "memory_kib", "host_calls", "logs"})
 		},
 	}
 	cmd.Flags().StringVar(&file, "credential-file", "", "the credential as a JSON object")
+	cmd.Flags().StringVar(&method, "method", "password", "how the made-up user signs in")
 	return cmd
 }

@@ -69,7 +69,7 @@ func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi
 		h.logs.add(tenant, LogEntry{Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
 	}
 	if trace.failure != nil {
-		return abi.Verdict{}, h.broken(tenant, v, trace.failure)
+		return abi.Verdict{}, h.broken(tenant, v, request.RequestID, trace.failure)
 	}
 	if d := trace.Verdict.Detail; trace.Verdict.Decision == abi.Reject && d != "" {
 		h.logs.add(tenant, LogEntry{Version: v.Number, Level: "info", Text: "reject: " + clean(d), RequestID: request.RequestID})
@@ -79,8 +79,8 @@ func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi
 
 // broken notes for the tenant why there is no verdict. The error goes to the
 // server's log, so it has no word that a guest chose: that could be a password.
-func (h *Host) broken(tenant string, v Version, why error) error {
-	h.logs.add(tenant, LogEntry{Version: v.Number, Level: "error", Text: why.Error()})
+func (h *Host) broken(tenant string, v Version, requestID string, why error) error {
+	h.logs.add(tenant, LogEntry{Version: v.Number, Level: "error", Text: why.Error(), RequestID: requestID})
 	switch {
 	case errors.Is(why, sandbox.ErrBusy):
 		return fmt.Errorf("%w: %w", ErrBusy, why)

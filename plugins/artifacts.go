@@ -20,7 +20,8 @@ type Artifacts interface {
 	Version(ctx context.Context, tenant string, number int) (Version, error)
 
 	// ActiveVersion returns the version that is active by one read, as SetActive
-	// last wrote it, or ErrNotFound when none is. Every login asks for it.
+	// last wrote it, with or without its Manifest, or ErrNotFound when none is.
+	// Every login asks for it.
 	ActiveVersion(ctx context.Context, tenant string) (Version, error)
 
 	// Module returns the bytes with that digest, or ErrNotFound.

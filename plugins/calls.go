@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/time/rate"
 
 	"github.com/doorward/doorward/plugins/egress"
@@ -36,14 +38,33 @@ type hostCalls struct {
 	secrets   [][]byte // handed out or handed in: they must not come back in a log
 }
 
-// typed are the credential's texts, but for the user's name.
+// typed are the credential's texts and numbers, at any depth, but for the user's
+// name.
 func typed(c abi.Credential) (secrets [][]byte) {
 	for field, value := range c {
-		if text, ok := value.(string); ok && field != "username" {
-			secrets = append(secrets, []byte(text))
+		if field != "username" {
+			secrets = append(secrets, textsOf(value)...)
 		}
 	}
 	return secrets
+}
+
+func textsOf(value any) (texts [][]byte) {
+	switch v := value.(type) {
+	case string:
+		return [][]byte{[]byte(v)}
+	case float64:
+		return [][]byte{strconv.AppendFloat(nil, v, 'f', -1, 64)}
+	case map[string]any:
+		for _, member := range v {
+			texts = append(texts, textsOf(member)...)
+		}
+	case []any:
+		for _, item := range v {
+			texts = append(texts, textsOf(item)...)
+		}
+	}
+	return texts
 }
 
 // arity is how many arguments each function has. A worker that was taken over
@@ -52,6 +73,13 @@ var arity = map[string]int{
 	abi.FuncConfigGet: 1, abi.FuncSecretGet: 1, abi.FuncSecretHMAC: 3, abi.FuncHash: 2, abi.FuncHMAC: 3, abi.FuncSigVerify: 4,
 	abi.FuncPasswordHash: 1, abi.FuncPasswordVerify: 2, abi.FuncTOTPVerify: 2,
 	abi.FuncKVGet: 2, abi.FuncKVPut: 4, abi.FuncKVIncr: 4, abi.FuncKVCAS: 5, abi.FuncHTTPFetch: 1,
+}
+
+// outcomes are the names of the abi's errors.
+var outcomes = map[int32]string{
+	abi.ErrInvalid: "invalid", abi.ErrNotFound: "not_found", abi.ErrNotGranted: "not_granted", abi.ErrBusy: "busy",
+	abi.ErrTooLarge: "too_large", abi.ErrTimeout: "timeout", abi.ErrQuota: "quota", abi.ErrUpstream: "upstream",
+	abi.ErrUnsupported: "unsupported", abi.ErrInternal: "internal", abi.ErrNotDuringInit: "not_during_init",
 }
 
 // answer checks what is common to all functions, and charges the call, before
@@ -71,7 +99,10 @@ func (c *hostCalls) answer(ctx context.Context, name string, args [][]byte) (int
 	default:
 		code, result = c.do(ctx, name, args)
 	}
-	made := HostCall{Name: name, Result: int(code), DurationMS: float64(time.Since(began).Microseconds()) / 1000}
+	made := HostCall{Name: name, Result: int(code), Outcome: outcomes[code], DurationMS: float64(time.Since(began).Microseconds()) / 1000}
+	if code >= 0 {
+		made.Outcome = "ok"
+	}
 	if code >= 0 && result != nil {
 		made.Result = len(result)
 	}
@@ -345,15 +376,29 @@ func (c *hostCalls) hide(secret []byte) {
 }
 
 // redact takes what the user typed, and the secrets that this call had to do
-// with, out of a text.
+// with, out of a text: as they are, as a log shows them, and as JSON has them,
+// because guests print requests. It is there against mistakes. A guest that
+// wants to can tell a secret in two lines or in base64.
 func (c *hostCalls) redact(text string) string {
-	for _, secret := range c.secrets {
-		if len(secret) >= 4 { // shorter ones would blot out everything
-			text = strings.ReplaceAll(text, string(secret), "redacted")
-			text = strings.ReplaceAll(text, sandbox.Escape(string(secret)), "redacted") // as it is in a log
+	longest := slices.SortedFunc(slices.Values(c.secrets), func(a, b []byte) int { return len(b) - len(a) })
+	for _, secret := range longest { // one may begin another, whose rest would stay
+		if len(secret) < 4 { // those would blot out everything
+			break
+		}
+		for _, as := range []string{string(secret), sandbox.Escape(string(secret)), quoted(string(secret))} {
+			text = strings.ReplaceAll(text, as, "redacted")
 		}
 	}
 	return text
+}
+
+// quoted is how a text stands in JSON that a log shows.
+func quoted(text string) string {
+	out, err := jsontext.AppendQuote(nil, text)
+	if err != nil { // no UTF-8
+		return text
+	}
+	return sandbox.Escape(string(out[1 : len(out)-1]))
 }
 
 // mayWrite charges a tenant for one write to the key-value store. Its verifiers

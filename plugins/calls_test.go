@@ -624,6 +624,17 @@ func TestSecretsAreStruckOutOfLogs(t *testing.T) {
 			t.Errorf("%q is shown as %q", text, got)
 		}
 	}
+	// One may begin another, whose rest once stayed.
+	c = &hostCalls{secrets: [][]byte{[]byte("hunter2"), []byte("hunter2-and-more")}}
+	if got := c.redact("hunter2-and-more, hunter2"); got != "redacted, redacted" {
+		t.Errorf("shown as %q", got)
+	}
+	// Guests print requests, which are JSON, and a credential may have any form.
+	c = &hostCalls{secrets: typed(abi.Credential{"username": "alice", "password": "a\"b\\c\u2028é", "otp": 123456.0, "more": map[string]any{"list": []any{"deep-secret"}}})}
+	request := `{"username":"alice","password":"a\"b\\c\u2028é","otp":123456,"more":{"list":["deep-secret"]}}`
+	if got := c.redact(request); got != `{"username":"alice","password":"redacted","otp":redacted,"more":{"list":["redacted"]}}` {
+		t.Errorf("shown as %s", got)
+	}
 	b := newBench(t, Settings{})
 	if _, text := b.call(everything, abi.FuncSecretGet, "PEPPER"); text != "redacted" {
 		t.Errorf("a guest that fails with its secret: %q", text)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/doorward/doorward/plugins/sandbox"
@@ -28,6 +29,8 @@ const (
 	// it was deciding may have come to a challenge, the answer to that to another.
 	keepRetired = 4 * abi.MaxTTL * time.Second
 	maxVersions = 100 // with those; who activates more within that hour loses the oldest
+
+	maxManifest = 128 << 10 // bytes of one beside a module: an activation writes two in one transaction
 )
 
 // Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
@@ -51,13 +54,17 @@ func NewCatalog(artifacts Artifacts, host *Host, cfg CatalogConfig) *Catalog {
 // Upload examines a module in a compile child, runs its vectors, and stages it
 // as the tenant's next version. manifest, when there is one beside the module,
 // must be the same as the module's own, or the module must have none.
-// ErrInvalid says what, where and what to do; then nothing is stored.
+// ErrInvalid says what, where and what to do; then nothing is stored. The
+// version has its GrantsDiff.
 func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []byte) (Version, error) {
 	if len(module) > c.cfg.MaxModule {
 		return Version{}, fmt.Errorf("%w: the module has %d bytes; %d are the limit", ErrInvalid, len(module), c.cfg.MaxModule)
 	}
 	if len(module) == 0 {
 		return Version{}, fmt.Errorf("%w: the module is empty", ErrInvalid)
+	}
+	if len(manifest) > maxManifest {
+		return Version{}, fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxManifest, abi.ManifestSection)
 	}
 	versions, err := c.artifacts.Versions(ctx, tenant)
 	if err != nil {
@@ -79,12 +86,33 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 		return Version{}, err
 	}
 	v.Digest, v.Size, v.State, v.CreatedAt = digest, len(module), Staged, now()
-	c.host.vectors(ctx, tenant, &v, module, vectors)
+	if err := c.host.vectors(ctx, tenant, &v, module, vectors); err != nil {
+		return Version{}, err
+	}
+	active, err := c.Active(ctx, tenant)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Version{}, err
+	}
 	if v.Number, err = c.artifacts.Add(ctx, tenant, v, module); err != nil {
 		return Version{}, fmt.Errorf("store version: %w", err)
 	}
 	c.tidy(ctx, tenant, append(versions, v))
-	return v, nil
+	return c.shown(tenant, v, active), nil
+}
+
+// shown is a version as operators see it, beside the active one: with what its
+// activation would change, and with what this node knows of it.
+func (c *Catalog) shown(tenant string, v, active Version) Version {
+	v.Manifest = nil
+	switch {
+	case v.Number == active.Number:
+		if c.host.pool.Quarantined(tenant, v.Digest) {
+			v.State = Quarantined
+		}
+	case active.Number > 0:
+		v.GrantsDiff = &GrantsDiff{Against: active.Number, Added: addedGrants(active.Grants, v.Grants), Removed: addedGrants(v.Grants, active.Grants)}
+	}
+	return v
 }
 
 // room refuses a module that the tenant has no room for. A module that it has
@@ -123,17 +151,49 @@ func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 	}
 }
 
-// List returns the tenant's versions by number.
+// List returns the tenant's versions by number, with their GrantsDiff. The
+// active one is Quarantined where this node does not run it for a while.
 func (c *Catalog) List(ctx context.Context, tenant string) ([]Version, error) {
-	versions, err := c.artifacts.Versions(ctx, tenant)
+	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
-		return nil, fmt.Errorf("list versions: %w", err)
+		return nil, err
+	}
+	active, _ := find(versions, pointer.Active) // none: nothing to compare with
+	for i, v := range versions {
+		versions[i] = c.shown(tenant, v, active)
 	}
 	return versions, nil
 }
 
-// Get returns one version, or ErrNotFound.
+// all is everything stored of a tenant's versions. The pointer is read first: it
+// is what SetActive compares.
+func (c *Catalog) all(ctx context.Context, tenant string) (Pointer, []Version, error) {
+	pointer, err := c.artifacts.Active(ctx, tenant)
+	if err != nil {
+		return pointer, nil, fmt.Errorf("read active version: %w", err)
+	}
+	versions, err := c.artifacts.Versions(ctx, tenant)
+	if err != nil {
+		return pointer, nil, fmt.Errorf("list versions: %w", err)
+	}
+	return pointer, versions, nil
+}
+
+// Get returns one version as List does, or ErrNotFound.
 func (c *Catalog) Get(ctx context.Context, tenant string, number int) (Version, error) {
+	v, err := c.version(ctx, tenant, number)
+	if err != nil {
+		return Version{}, err
+	}
+	active, err := c.Active(ctx, tenant)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Version{}, err
+	}
+	return c.shown(tenant, v, active), nil
+}
+
+// version is one version as it is stored, by one read.
+func (c *Catalog) version(ctx context.Context, tenant string, number int) (Version, error) {
 	v, err := c.artifacts.Version(ctx, tenant, number)
 	if err != nil {
 		return Version{}, fmt.Errorf("read version %d: %w", number, err)
@@ -161,14 +221,12 @@ func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
 
 // Activate lets a version decide the tenant's logins, on every node from its
 // next login on. For the one that does already it lifts a quarantine on this
-// node. ErrConflict when the version has failed vectors, or, unless
-// approve is set, when it is granted what the active one is not.
+// node. Vectors that another engine ran run again first. ErrConflict when the
+// version has failed vectors, or, unless approve is set, when it is granted what
+// the active one is not; what is approved is what it adds to the version that it
+// takes over from, and to no other: ErrConflict when another came in between.
 func (c *Catalog) Activate(ctx context.Context, tenant string, number int, approve bool) (Version, error) {
-	pointer, err := c.artifacts.Active(ctx, tenant)
-	if err != nil {
-		return Version{}, fmt.Errorf("read active version: %w", err)
-	}
-	versions, err := c.List(ctx, tenant)
+	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
 		return Version{}, err
 	}
@@ -178,27 +236,55 @@ func (c *Catalog) Activate(ctx context.Context, tenant string, number int, appro
 	}
 	if pointer.Active == number {
 		c.host.pool.Lift(tenant, v.Digest)
-		return v, nil
-	}
-	if v.Vectors.Failed > 0 {
-		return Version{}, fmt.Errorf("%w: version %d failed %d of its %d vectors: %v", ErrConflict, number, v.Vectors.Failed, v.Vectors.Failed+v.Vectors.Passed, v.Warnings)
+		return c.shown(tenant, v, v), nil
 	}
 	if old, err := find(versions, pointer.Active); err == nil && !approve {
 		if added := addedGrants(old.Grants, v.Grants); len(added) > 0 {
-			return Version{}, fmt.Errorf("%w: version %d is granted what version %d is not: %v; approve with \"approve_grants\": true (--approve-grants)", ErrConflict, number, old.Number, added)
+			return Version{}, fmt.Errorf("%w: version %d is granted what version %d is not: %s; approve with \"approve_grants\": true (--approve-grants)", ErrConflict, number, old.Number, strings.Join(added, ", "))
 		}
+	}
+	if v.Engine != sandbox.Engine() {
+		if v, err = c.again(ctx, tenant, v); err != nil {
+			return Version{}, err
+		}
+		versions[slices.IndexFunc(versions, func(old Version) bool { return old.Number == number })] = v
+	}
+	if v.Vectors.Failed > 0 {
+		return Version{}, fmt.Errorf("%w: version %d failed %d of its %d vectors on %s: %s", ErrConflict, number, v.Vectors.Failed, v.Vectors.Failed+v.Vectors.Passed, v.Engine, strings.Join(v.Warnings, "; "))
 	}
 	return c.point(ctx, tenant, versions, pointer, Pointer{Active: number, Previous: pointer.Active})
 }
 
-// Rollback makes the version active that was so before. ErrConflict when there
-// is none.
-func (c *Catalog) Rollback(ctx context.Context, tenant string) (Version, error) {
-	pointer, err := c.artifacts.Active(ctx, tenant)
+// again runs the vectors of a version that another engine or rewriter ran, and
+// returns it with the new receipt.
+func (c *Catalog) again(ctx context.Context, tenant string, v Version) (Version, error) {
+	module, err := c.artifacts.Module(ctx, v.Digest)
 	if err != nil {
-		return Version{}, fmt.Errorf("read active version: %w", err)
+		return Version{}, fmt.Errorf("read module of version %d: %w", v.Number, err)
 	}
-	versions, err := c.List(ctx, tenant)
+	report, err := c.host.pool.Compile(ctx, tenant, v.Digest, module)
+	if err != nil && !errors.Is(err, sandbox.ErrModule) {
+		return Version{}, fmt.Errorf("%w: compile module: %w", ErrUnavailable, err)
+	}
+	var now Version
+	var vectors []abi.Vector
+	if err == nil {
+		now, vectors, err = describe(report, v.Manifest)
+	}
+	if err == nil && len(vectors) != v.Vectors.Passed+v.Vectors.Failed {
+		err = errors.New("its vectors came beside it and were not kept")
+	}
+	if err != nil {
+		return Version{}, fmt.Errorf("%w: version %d was examined by another engine, and is not taken by %s as it is; upload it again: %v", ErrConflict, v.Number, sandbox.Engine(), err) // not %w: the upload would be invalid, this is not
+	}
+	v.Warnings, v.Vectors = now.Warnings, Tally{}
+	return v, c.host.vectors(ctx, tenant, &v, module, vectors)
+}
+
+// Rollback makes the version active that was so before, at once: its vectors are
+// not run. ErrConflict when there is none.
+func (c *Catalog) Rollback(ctx context.Context, tenant string) (Version, error) {
+	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
 		return Version{}, err
 	}
@@ -231,12 +317,14 @@ func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, 
 	if err := c.host.warm(ctx, tenant, active, c.artifacts); err != nil {
 		c.cfg.Log.Debug("active verifier not loaded ahead of its first login", "tenant", tenant, "err", err)
 	}
-	return active, nil
+	return c.shown(tenant, active, active), nil
 }
 
-// Delete removes a version that is not active: ErrConflict, ErrNotFound.
+// Delete removes a version that is not active: ErrConflict, ErrNotFound. Logins
+// that wait for an answer to its challenges begin anew: a version that must not
+// decide any more is not kept alive by them.
 func (c *Catalog) Delete(ctx context.Context, tenant string, number int) error {
-	if _, err := c.Get(ctx, tenant, number); err != nil {
+	if _, err := c.version(ctx, tenant, number); err != nil {
 		return err
 	}
 	if err := c.artifacts.Remove(ctx, tenant, number); err != nil {
@@ -248,7 +336,7 @@ func (c *Catalog) Delete(ctx context.Context, tenant string, number int) error {
 // Try runs a version on a made-up request and shows all it did. It signs nobody
 // in. Trouble of the guest is in the Trace, not an error.
 func (c *Catalog) Try(ctx context.Context, tenant string, number int, request abi.Request) (Trace, error) {
-	v, err := c.Get(ctx, tenant, number)
+	v, err := c.version(ctx, tenant, number)
 	if err != nil {
 		return Trace{}, err
 	}
@@ -271,7 +359,11 @@ func (c *Catalog) Verify(ctx context.Context, call Call) (Answer, error) {
 
 func (c *Catalog) decider(ctx context.Context, call Call) (Version, error) {
 	if call.Version > 0 {
-		return c.Get(ctx, call.Tenant, call.Version)
+		v, err := c.version(ctx, call.Tenant, call.Version)
+		if errors.Is(err, ErrNotFound) {
+			c.host.logs.add(call.Tenant, LogEntry{Version: call.Version, Level: "warn", Text: "a challenge of this version was answered, but the version is deleted; the user has to sign in again", RequestID: call.Request.RequestID})
+		}
+		return v, err
 	}
 	v, err := c.Active(ctx, call.Tenant)
 	if errors.Is(err, ErrNotFound) {
@@ -288,6 +380,13 @@ func (c *Catalog) moduleOf(v Version) func(context.Context) ([]byte, error) {
 // and on this node, the oldest first.
 func (c *Catalog) Logs(tenant string) []LogEntry { return c.host.logs.of(tenant) }
 
+// Follow reads the same as it is written, beginning after the line with that ID,
+// with the oldest that is kept for 0 or an ID that is not this node's.
+// ErrFollowed when too many do; who is done must Close it.
+func (c *Catalog) Follow(tenant string, after int64) (*LogReader, error) {
+	return c.host.logs.follow(tenant, after)
+}
+
 // RemoveTenant removes every version of a tenant, and what they kept.
 // Idempotent.
 func (c *Catalog) RemoveTenant(ctx context.Context, tenant string) error {
@@ -301,10 +400,18 @@ func (c *Catalog) RemoveTenant(ctx context.Context, tenant string) error {
 	return nil
 }
 
-// addedGrants lists what b is granted and a is not, as manifest lines.
+// addedGrants lists what b is granted and a is not, as manifest lines. What is
+// less than a has is nothing that is added.
 func addedGrants(a, b abi.Grants) []string {
+	if slices.Contains(a.Password, "*") { // all schemes
+		b.Password = nil
+	}
+	if a.HTTP != nil && b.HTTP != nil && b.HTTP.MaxCalls <= fetchBudget(a.HTTP) {
+		b.HTTP = &abi.HTTPGrant{Hosts: b.HTTP.Hosts}
+	}
 	had := grantLines(a)
-	return slices.DeleteFunc(grantLines(b), func(line string) bool { return slices.Contains(had, line) })
+	lines := append([]string{}, grantLines(b)...)
+	return slices.DeleteFunc(lines, func(line string) bool { return slices.Contains(had, line) })
 }
 
 // now is the time as versions keep it: UTC, whole milliseconds, like every time

@@ -22,6 +22,8 @@ import (
 type shop struct {
 	*testing.T
 	*plugins.Catalog
+	store plugins.Artifacts
+	host  *plugins.Host
 }
 
 func newShop(t *testing.T, settings plugins.Settings) shop {
@@ -39,7 +41,8 @@ func newShop(t *testing.T, settings plugins.Settings) shop {
 			t.Errorf("Run ended with %v", err)
 		}
 	})
-	return shop{t, plugins.NewCatalog(newDir(t), plugins.NewHost(pool, settings, nil), plugins.CatalogConfig{})}
+	store, host := newDir(t), plugins.NewHost(pool, settings, nil)
+	return shop{t, plugins.NewCatalog(store, host, plugins.CatalogConfig{}), store, host}
 }
 
 func (s shop) upload(g guesttest.Guest) plugins.Version {
@@ -184,8 +187,119 @@ func TestGrantsAreComparedOneByOne(t *testing.T) {
 	if got := plugins.AddedGrants(a, b); len(got) != 8 {
 		t.Errorf("added: %q", got)
 	}
-	if got := plugins.AddedGrants(b, a); len(got) != 1 || !strings.Contains(got[0], "bcrypt") {
+	if got := plugins.AddedGrants(b, a); len(got) != 0 { // bcrypt is one of all schemes
 		t.Errorf("the other way: %q", got)
+	}
+	calls := func(n int) abi.Grants {
+		return abi.Grants{HTTP: &abi.HTTPGrant{Hosts: []string{"a.test:443"}, MaxCalls: n}}
+	}
+	for _, c := range []struct{ from, to, added int }{{0, 2, 0}, {2, 0, 0}, {0, 5, 1}, {5, 0, 0}, {5, 3, 0}, {3, 5, 1}} {
+		if got := plugins.AddedGrants(calls(c.from), calls(c.to)); len(got) != c.added {
+			t.Errorf("from %d calls to %d: %q", c.from, c.to, got)
+		}
+	}
+}
+
+// Who activates has seen what changes before being asked to approve it.
+func TestAVersionShowsHowItsGrantsDifferFromTheActiveOnes(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	needs := func(name string, params int) guesttest.Guest {
+		return guesttest.Imports(guesttest.Import{Module: abi.Module, Name: name, Params: params, Result: true})
+	}
+	config, hash := needs(abi.FuncConfigGet, 2), needs(abi.FuncHash, 3)
+	if v := s.upload(config); v.GrantsDiff != nil {
+		t.Errorf("against nothing: %+v", v.GrantsDiff)
+	}
+	s.activate(1)
+	want := &plugins.GrantsDiff{Against: 1, Added: []string{`"hash": true`}, Removed: []string{`"config": true`}}
+	if v := s.upload(hash); !reflect.DeepEqual(v.GrantsDiff, want) {
+		t.Errorf("uploaded %+v", v.GrantsDiff)
+	}
+	if v := s.upload(config); !reflect.DeepEqual(v.GrantsDiff, &plugins.GrantsDiff{Against: 1, Added: []string{}, Removed: []string{}}) {
+		t.Errorf("the same grants: %+v", v.GrantsDiff)
+	}
+	list, err := s.List(t.Context(), "a")
+	if err != nil || list[0].GrantsDiff != nil || !reflect.DeepEqual(list[1].GrantsDiff, want) {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	if v, err := s.Activate(t.Context(), "a", 2, true); err != nil || v.GrantsDiff != nil {
+		t.Errorf("activated %+v, %v", v, err)
+	}
+	want = &plugins.GrantsDiff{Against: 2, Added: want.Removed, Removed: want.Added}
+	if v, err := s.Get(t.Context(), "a", 1); err != nil || !reflect.DeepEqual(v.GrantsDiff, want) {
+		t.Errorf("the other way: %+v, %v", v.GrantsDiff, err)
+	}
+}
+
+// before is a store in which another engine staged the versions, and passed them.
+type before struct {
+	plugins.Artifacts
+	vectors int
+}
+
+func (b before) Add(ctx context.Context, tenant string, v plugins.Version, module []byte) (int, error) {
+	v.Engine, v.Vectors, v.Warnings = "of before", plugins.Tally{Passed: b.vectors}, []string{}
+	return b.Artifacts.Add(ctx, tenant, v, module)
+}
+
+func TestVectorsThatAnotherEnginePassedRunAgainBeforeAnActivation(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	two := []byte(`{"abi":1,"vectors":[{"name":"in","request":{},"expect":{"decision":"accept"}},{"name":"who","request":{},"expect":{"subject":"alice"}}]}`)
+	inside := guesttest.Accepts("alice")
+	inside.Manifest = two
+	old := plugins.NewCatalog(before{s.store, 2}, s.host, plugins.CatalogConfig{})
+	upload := func(g guesttest.Guest, beside []byte) int {
+		t.Helper()
+		v, err := old.Upload(t.Context(), "a", g.Module(), beside)
+		if err != nil || v.Manifest != nil {
+			t.Fatalf("uploaded %+v, %v", v, err)
+		}
+		return v.Number
+	}
+	for what, n := range map[string]int{"inside": upload(inside, nil), "beside": upload(guesttest.Accepts("alice"), two)} {
+		v, err := s.Activate(t.Context(), "a", n, false)
+		if err != nil || !reflect.DeepEqual(v.Vectors, plugins.Tally{Passed: 2}) || v.Engine == "of before" || v.Manifest != nil {
+			t.Errorf("vectors %s: %+v, %v", what, v, err)
+		}
+		if v, err := s.Get(t.Context(), "a", n); err != nil || v.Engine == "of before" || v.Manifest != nil {
+			t.Errorf("vectors %s, read again: %+v, %v", what, v, err)
+		}
+	}
+	n := upload(guesttest.Accepts("bob"), two)
+	_, err := s.Activate(t.Context(), "a", n, false)
+	s.wants(plugins.ErrConflict, err, `failed 1 of its 2 vectors`)
+	s.wants(plugins.ErrConflict, err, `vector 2 "who" failed: subject is "bob", not "alice"`)
+	if got := s.subject(plugins.Call{}); got != "alice" {
+		t.Errorf("signed in as %s", got)
+	}
+	n = upload(guesttest.Accepts("carol"), nil) // from before manifests were kept
+	_, err = s.Activate(t.Context(), "a", n, false)
+	s.wants(plugins.ErrConflict, err, "upload it again")
+}
+
+func TestAManifestBesideAModuleIsBounded(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	manifest := `{"abi":1,"vectors":[{"name":"` + strings.Repeat("x", 128<<10) + `"}]}`
+	_, err := s.Upload(t.Context(), "a", guesttest.Accepts("alice").Module(), []byte(manifest))
+	s.wants(plugins.ErrInvalid, err, "131072 are the limit")
+}
+
+// Nobody can decide the answer any more, and the error says so that the user may
+// begin anew.
+func TestAChallengeOfADeletedVersionIsToldFromABrokenVerifier(t *testing.T) {
+	s := newShop(t, plugins.Settings{})
+	for n := range 2 {
+		s.upload(guesttest.Asks())
+		s.activate(n + 1)
+	}
+	if err := s.Delete(t.Context(), "a", 1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Version: 1})
+	s.wants(plugins.ErrVerifier, err, "")
+	s.wants(plugins.ErrNotFound, err, "")
+	if logs := s.Logs("a"); len(logs) != 1 || logs[0].Version != 1 || !strings.Contains(logs[0].Text, "deleted") {
+		t.Errorf("logs %+v", logs)
 	}
 }
 
@@ -373,6 +487,31 @@ func TestATryShowsAllAndSignsNobodyIn(t *testing.T) {
 	if asked != "" {
 		t.Errorf("settings were read unasked: %s", asked)
 	}
+
+	s.upload(guesttest.Takes(16))
+	trace, err = s.Try(t.Context(), "a", 3, abi.Request{ABI: 1, Method: "password"})
+	if err != nil || trace.Decision != abi.Accept || trace.MemoryKiB != 17*64 || trace.Fuel <= 0 || trace.DurationMS <= 0 {
+		t.Errorf("trace %+v, %v", trace, err)
+	}
+
+	// What it calls, in its order; not with what, nor what came of it.
+	caller := guesttest.Accepts("caller")
+	for i, name := range []string{abi.FuncSecretGet, abi.FuncConfigGet} { // each with the four bytes at 0
+		caller.Imports = append(caller.Imports, guesttest.Import{Module: abi.Module, Name: name, Params: 2, Result: true})
+		caller.Code = append([]byte{0x41, 0, 0x41, 4, 0x10, byte(i + 1), 0x1a}, caller.Code...)
+	}
+	caller.Manifest = []byte(`{"abi":1,"grants":{"config":true,"secrets":["PW"]}}`)
+	s.upload(caller)
+	trace, err = s.Try(t.Context(), "a", 4, abi.Request{ABI: 1, Method: "password"})
+	if err != nil || trace.Decision != abi.Accept || len(trace.HostCalls) != 2 {
+		t.Fatalf("trace %+v, %v", trace, err)
+	}
+	if first := trace.HostCalls[0]; first.Name != abi.FuncConfigGet || first.Outcome != "ok" || first.Result != 1 || asked != `a/{"de` {
+		t.Errorf("first %+v, which asked for %s", first, asked)
+	}
+	if second := trace.HostCalls[1]; second.Name != abi.FuncSecretGet || second.Outcome != "not_granted" || second.Result != abi.ErrNotGranted {
+		t.Errorf("second %+v", second)
+	}
 }
 
 // A verdict that breaks the rules is no verdict, and the tenant's log says why.
@@ -392,4 +531,7 @@ func TestNonsenseIsNoVerdict(t *testing.T) {
 	s.activate(s.upload(only).Number)
 	_, err := s.Verify(t.Context(), plugins.Call{Tenant: "a", Request: abi.Request{ABI: 1, Method: "password"}})
 	s.wants(plugins.ErrMethod, err, "method")
+	if trace, err := s.Try(t.Context(), "a", 4, abi.Request{ABI: 1, Method: "password"}); err != nil || trace.Verdict != nil || !strings.Contains(trace.Error, `"password" is none of ["passkey"]`) {
+		t.Errorf("tried as %+v, %v", trace, err)
+	}
 }

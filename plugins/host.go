@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +51,7 @@ func NewHost(pool *sandbox.Pool, settings Settings, log *slog.Logger) *Host {
 	if settings.KV == nil {
 		settings.KV = NewMemoryKV(0)
 	}
-	return &Host{pool: pool, settings: settings, log: log, logs: newLogRings()}
+	return &Host{pool: pool, settings: settings, log: log, logs: newLogRings(keepBytes)}
 }
 
 // module gives a module's bytes, when a worker lacks them.
@@ -63,26 +61,26 @@ type module = func(context.Context) ([]byte, error)
 // ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
 // the version takes no logins of that kind.
 func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, code module) (abi.Verdict, error) {
-	if len(v.Methods) > 0 && !slices.Contains(v.Methods, request.Method) {
+	if !v.takes(request.Method) {
 		return abi.Verdict{}, ErrMethod
 	}
 	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, code)
 	for _, line := range trace.Logs {
-		h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
+		h.logs.add(tenant, LogEntry{Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
 	}
 	if trace.failure != nil {
-		return abi.Verdict{}, h.broken(tenant, v, trace.failure)
+		return abi.Verdict{}, h.broken(tenant, v, request.RequestID, trace.failure)
 	}
 	if d := trace.Verdict.Detail; trace.Verdict.Decision == abi.Reject && d != "" {
-		h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: "info", Text: "reject: " + clean(d), RequestID: request.RequestID})
+		h.logs.add(tenant, LogEntry{Version: v.Number, Level: "info", Text: "reject: " + clean(d), RequestID: request.RequestID})
 	}
 	return *trace.Verdict, nil
 }
 
 // broken notes for the tenant why there is no verdict. The error goes to the
 // server's log, so it has no word that a guest chose: that could be a password.
-func (h *Host) broken(tenant string, v Version, why error) error {
-	h.logs.add(tenant, LogEntry{Time: time.Now().UTC(), Version: v.Number, Level: "error", Text: why.Error()})
+func (h *Host) broken(tenant string, v Version, requestID string, why error) error {
+	h.logs.add(tenant, LogEntry{Version: v.Number, Level: "error", Text: why.Error(), RequestID: requestID})
 	switch {
 	case errors.Is(why, sandbox.ErrBusy):
 		return fmt.Errorf("%w: %w", ErrBusy, why)
@@ -96,6 +94,9 @@ func (h *Host) broken(tenant string, v Version, why error) error {
 
 // trace runs a version and shows all it did. What it remembers is forgotten.
 func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.Request, code module) (Trace, error) {
+	if !v.takes(request.Method) { // as a login does
+		return Trace{Error: fmt.Sprintf("%v: %q is none of %q", ErrMethod, request.Method, v.Methods), HostCalls: []HostCall{}, Logs: []LogLine{}}, nil
+	}
 	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, code)
 	if errors.Is(t.failure, sandbox.ErrBusy) {
 		return Trace{}, fmt.Errorf("%w: %w", ErrBusy, t.failure)
@@ -132,8 +133,9 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, c
 	out.MemoryKiB = result.MemoryKiB
 	out.Fuel = result.Fuel
 	out.HostCalls = append(out.HostCalls, calls.made...)
-	for _, line := range result.Logs {
-		out.Logs = append(out.Logs, LogLine{Level: levelName(line.Level), Text: calls.redact(line.Text)})
+	for _, line := range result.Logs[:min(len(result.Logs), abi.MaxLogLines+1)] { // the last says how many more there were
+		text := sandbox.Escape(line.Text) // again: a worker that was taken over sends what it likes
+		out.Logs = append(out.Logs, LogLine{Level: levelName(line.Level), Text: calls.redact(text)})
 	}
 	for _, note := range calls.notes {
 		out.Logs = append(out.Logs, LogLine{Level: note.Level, Text: calls.redact(note.Text)})
@@ -151,13 +153,20 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, c
 		}
 	}
 	if err != nil {
-		out.failure, out.Error = err, calls.redact(err.Error())
-		if calls.redact(err.Error()) != err.Error() {
-			out.failure = errors.New(out.Error)
-		}
+		out.Error = calls.redact(sandbox.Escape(err.Error()))
+		out.failure = &told{out.Error, err}
 	}
 	return out
 }
+
+// told is an error in the words that may be told of it.
+type told struct {
+	text string
+	is   error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.is }
 
 // encodeRequest is the request as a guest reads it, or ErrTooLarge. Nothing is
 // escaped but what JSON wants escaped: six bytes for each '<' would make a
@@ -192,13 +201,19 @@ func (h *Host) warm(ctx context.Context, tenant string, v Version, artifacts Art
 func (h *Host) forget(tenant string) { h.logs.forget(tenant) }
 
 // vectors runs a version's examples in the real sandbox and tallies them.
-func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []byte, vectors []abi.Vector) {
+// ErrBusy when one found no worker: that says nothing about the version, unless
+// others failed before it, whose fault it may be then.
+func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []byte, vectors []abi.Vector) error {
+	v.Engine = sandbox.Engine()
 	for i, vector := range vectors {
 		if vector.Request.ABI == 0 {
 			vector.Request.ABI = abi.Version
 		}
 		calls := &hostCalls{host: h, tenant: tenant, version: *v, kv: NewMemoryKV(0), offline: true}
 		out := h.run(ctx, calls, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
+		if errors.Is(out.failure, sandbox.ErrBusy) && v.Vectors.Failed == 0 {
+			return fmt.Errorf("%w: run vector %d: %w", ErrBusy, i+1, out.failure)
+		}
 		if why := mismatch(vector.Expect, out); why != "" {
 			v.Vectors.Failed++
 			v.Vectors.Failures = append(v.Vectors.Failures, VectorFailure{Vector: i + 1, Name: clean(vector.Name), Why: clean(why)})
@@ -207,6 +222,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		}
 		v.Vectors.Passed++
 	}
+	return nil
 }
 
 // mismatch says how an outcome is not what a vector expects, "" when it is.
@@ -227,58 +243,6 @@ func mismatch(want abi.Verdict, out outcome) string {
 		return fmt.Sprintf("type is %q, not %q", got.Type, want.Type)
 	}
 	return ""
-}
-
-// LogEntry is one line of a tenant's log.
-type LogEntry struct {
-	Time      time.Time `json:"time"`
-	Version   int       `json:"version"`
-	Level     string    `json:"level"`
-	Text      string    `json:"text"`
-	RequestID string    `json:"request_id,omitempty"`
-}
-
-// Bounds of the tenants' logs on one node.
-const (
-	keepEntries = 200
-	keepText    = 2 << 10 // bytes of an entry
-	keepTenants = 10_000
-)
-
-// logRings keep the last lines of each tenant.
-type logRings struct {
-	mu    sync.Mutex
-	rings map[string][]LogEntry
-}
-
-func newLogRings() *logRings { return &logRings{rings: map[string][]LogEntry{}} }
-
-func (l *logRings) add(tenant string, e LogEntry) {
-	if len(e.Text) > keepText {
-		e.Text = strings.ToValidUTF8(e.Text[:keepText], "") + " …"
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ring, ok := l.rings[tenant]
-	if !ok && len(l.rings) >= keepTenants {
-		return
-	}
-	if len(ring) >= keepEntries {
-		ring = slices.Delete(ring, 0, len(ring)-keepEntries+1)
-	}
-	l.rings[tenant] = append(ring, e)
-}
-
-func (l *logRings) of(tenant string) []LogEntry {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return append([]LogEntry{}, l.rings[tenant]...)
-}
-
-func (l *logRings) forget(tenant string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.rings, tenant)
 }
 
 // clean makes a guest's text one printable line of bounded length.

@@ -94,7 +94,7 @@ func TestAGuestsWordsDoNotReachTheServersLog(t *testing.T) {
 }
 
 func TestALogEntryIsBounded(t *testing.T) {
-	rings := newLogRings()
+	rings := newLogRings(keepBytes)
 	rings.add("a", LogEntry{Text: strings.Repeat("€", 16<<10)})
 	if got := rings.of("a")[0].Text; len(got) > keepText+len(" …") || !strings.HasPrefix(got, "€") {
 		t.Errorf("an entry of %d bytes was kept", len(got))

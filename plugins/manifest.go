@@ -20,10 +20,11 @@ func describe(report sandbox.Report, beside []byte) (Version, []abi.Vector, erro
 	if text != nil && beside != nil && !bytes.Equal(bytes.TrimSpace(text), bytes.TrimSpace(beside)) {
 		return Version{}, nil, fmt.Errorf("%w: the manifest beside the module and the one in its section %s differ; send one of them", ErrInvalid, abi.ManifestSection)
 	}
+	v := Version{Imports: report.Imports, Profile: report.Profile, Warnings: []string{}}
 	if text == nil {
 		text = beside
+		v.Manifest = beside
 	}
-	v := Version{Imports: report.Imports, Profile: report.Profile, Warnings: []string{}}
 	if report.Fresh != "" {
 		v.Warnings = append(v.Warnings, "each login gets an instance made anew, which is slower: "+report.Fresh)
 	}

@@ -1,8 +1,10 @@
 package plugins
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/doorward/doorward/sdk/abi"
@@ -26,7 +28,8 @@ var (
 	// abi.MaxInput. No verifier was run.
 	ErrTooLarge = errors.New("credential too large")
 
-	// ErrNotFound: the tenant has no such version.
+	// ErrNotFound: the tenant has no such version. A Verify that names one, for an
+	// answer to a challenge, wraps it in ErrVerifier.
 	ErrNotFound = errors.New("no such verifier version")
 
 	// ErrInvalid: the module or manifest cannot be accepted; the text says what,
@@ -68,10 +71,32 @@ type Version struct {
 	Name        string     `json:"name,omitempty"`
 	Profile     string     `json:"profile"` // "core" or "stdio"
 	Vectors     Tally      `json:"vectors"`
+	Engine      string     `json:"engine,omitempty"` // that ran the vectors; another one runs them again before an activation
 	Warnings    []string   `json:"warnings"`
 	CreatedAt   time.Time  `json:"created_at"`
 	ActivatedAt time.Time  `json:"activated_at,omitzero"` // the last time
 	RetiredAt   time.Time  `json:"retired_at,omitzero"`   // the last time; kept when it is activated again
+
+	// GrantsDiff is made when a version is shown, and never stored: nil for the
+	// active version, and while none is active.
+	GrantsDiff *GrantsDiff `json:"grants_diff,omitempty"`
+
+	// Manifest is the one that came beside the module, for its vectors; nil when
+	// the module has it inside. It is stored, and never shown.
+	Manifest json.RawMessage `json:"manifest,omitempty"`
+}
+
+// GrantsDiff is how the grants of a version differ from those of the active one,
+// as lines of a manifest.
+type GrantsDiff struct {
+	Against int      `json:"against"` // the active version
+	Added   []string `json:"added"`   // any: the activation needs approval
+	Removed []string `json:"removed"`
+}
+
+// takes reports whether logins by that method reach the version.
+func (v Version) takes(method string) bool {
+	return len(v.Methods) == 0 || slices.Contains(v.Methods, method)
 }
 
 // Tally counts the vectors of a version.
@@ -110,15 +135,17 @@ type Trace struct {
 	Error      string       `json:"error,omitempty"`   // why there was none; no host paths, no Go stacks
 	DurationMS float64      `json:"duration_ms"`
 	Fuel       int64        `json:"fuel"`       // what the guest's own code used; wasm.FuelPerMillisecond is a millisecond
-	MemoryKiB  int          `json:"memory_kib"` // the guest's linear memory at the end
-	HostCalls  []HostCall   `json:"host_calls"`
+	MemoryKiB  int          `json:"memory_kib"` // the most linear memory it had: at the end, because it never shrinks; 0 when its worker was lost
+	HostCalls  []HostCall   `json:"host_calls"` // in their order
 	Logs       []LogLine    `json:"logs"`
 }
 
-// HostCall is one granted function that the guest called.
+// HostCall is one granted function that the guest called. What it was called
+// with and what came back may be secret and are not told.
 type HostCall struct {
 	Name       string  `json:"name"`
-	Result     int     `json:"result"`
+	Result     int     `json:"result"`  // what the guest was handed: a length, a number, or an error of abi's below zero
+	Outcome    string  `json:"outcome"` // "ok", or the error's name
 	DurationMS float64 `json:"duration_ms"`
 }
 

@@ -53,11 +53,21 @@ type size struct{ rssMiB, mappings int }
 func footprint(t *testing.T) (f struct{ server, worker size }) {
 	t.Helper()
 	f.server = sizeOf(t, "self")
+	pids := workerPIDs(t)
+	if len(pids) != 1 {
+		t.Fatalf("%d workers, not 1", len(pids))
+	}
+	f.worker = sizeOf(t, pids[0])
+	return f
+}
+
+// workerPIDs are this process's workers.
+func workerPIDs(t *testing.T) (pids []string) {
+	t.Helper()
 	children, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := 0
 	for _, e := range children {
 		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
 		if err != nil {
@@ -66,14 +76,10 @@ func footprint(t *testing.T) (f struct{ server, worker size }) {
 		fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
 		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 		if fields[1] == strconv.Itoa(os.Getpid()) && strings.Contains(string(line), "sandbox\x00worker") {
-			f.worker = sizeOf(t, e.Name())
-			found++
+			pids = append(pids, e.Name())
 		}
 	}
-	if found != 1 {
-		t.Fatalf("%d workers, not 1", found)
-	}
-	return f
+	return pids
 }
 
 func sizeOf(t *testing.T, pid string) size {

@@ -68,7 +68,8 @@ func (s *Service) Login(ctx context.Context, d Door, a Attempt) (Outcome, error)
 }
 
 // Answer gives the user's answer to a challenge and opens a session when it is
-// right. ErrChallenge when it is wrong, late, or for nothing that is pending.
+// right. ErrChallenge when it is wrong, late, or for nothing that is pending, as a
+// challenge is whose verifier version was deleted.
 func (s *Service) Answer(ctx context.Context, d Door, id sessions.ChallengeID, a Attempt) (Outcome, error) {
 	t, err := s.open(d)
 	if err != nil {
@@ -83,6 +84,12 @@ func (s *Service) Answer(ctx context.Context, d Door, id sessions.ChallengeID, a
 	}
 	a.Method, a.Remember, a.Token, a.App = pending.Method, pending.Remember, pending.Token, pending.App
 	answer, err := s.ask(ctx, t, pending.Verifier.Version, a, pending.Answers, pending.Private)
+	if errors.Is(err, plugins.ErrNotFound) { // nobody can ever decide it: the user begins anew
+		if err := s.Sessions.Drop(ctx, t.UUID, id); err != nil {
+			return Outcome{}, fmt.Errorf("drop challenge of a deleted version: %w", err)
+		}
+		return Outcome{}, ErrChallenge
+	}
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -123,6 +123,8 @@ func (h *house) decide(_ context.Context, c plugins.Call) (plugins.Answer, error
 	out := plugins.Answer{Version: 7, Digest: "sha256:abc", Verdict: abi.Verdict{Decision: abi.Reject}}
 	name := c.Request.Credential.Text("username")
 	switch {
+	case c.Request.Credential.Text("code") == "deleted":
+		return plugins.Answer{}, fmt.Errorf("%w: %w", plugins.ErrVerifier, plugins.ErrNotFound)
 	case name == "broken":
 		return plugins.Answer{}, plugins.ErrVerifier
 	case string(c.Request.State) == `{"step":1}` && c.Request.Credential.Text("code") == "again":
@@ -284,6 +286,14 @@ func TestASecondStepIsAnsweredOnceAndInTime(t *testing.T) {
 		q = ask()
 		time.Sleep(time.Minute)
 		denied(acme, q.ID, "123456") // late
+
+		q = ask()
+		denied(acme, q.ID, "deleted") // the version that asked, and then nobody is asked again
+		calls = len(h.calls)
+		denied(acme, q.ID, "123456")
+		if len(h.calls) != calls {
+			h.Error("a challenge of a deleted version is still there")
+		}
 
 		q = ask()
 		if _, err := h.Suspend(h.Context(), "acme"); err != nil {

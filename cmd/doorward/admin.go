@@ -84,9 +84,30 @@ func (a *admin) do(ctx context.Context, method, path string, body, out any) erro
 }
 
 func (a *admin) send(ctx context.Context, method, path, contentType string, content []byte, out any) error {
+	answer, err := a.open(ctx, method, path, contentType, content)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	text, err := io.ReadAll(answer)
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if out == nil || len(text) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
+}
+
+// open sends a request and returns the body of an answer that is no problem. The
+// caller closes it.
+func (a *admin) open(ctx context.Context, method, path, contentType string, content []byte) (io.ReadCloser, error) {
 	r, err := http.NewRequestWithContext(ctx, method, a.base+"/admin/v1"+path, bytes.NewReader(content))
 	if err != nil {
-		return fmt.Errorf("%w; is DOORWARD_ADMIN_URL right?", err)
+		return nil, fmt.Errorf("%w; is DOORWARD_ADMIN_URL right?", err)
 	}
 	r.Header.Set("Authorization", "Bearer "+a.key)
 	if len(content) > 0 {
@@ -96,29 +117,23 @@ func (a *admin) send(ctx context.Context, method, path, contentType string, cont
 	if err != nil {
 		var dial *net.OpError
 		if errors.As(err, &dial) || errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("%w at %s: %w; is doorward running, and DOORWARD_ADMIN_URL right?", errReach, a.base, err)
+			return nil, fmt.Errorf("%w at %s: %w; is doorward running, and DOORWARD_ADMIN_URL right?", errReach, a.base, err)
 		}
-		return err
+		return nil, err
+	}
+	if answer.StatusCode < 300 {
+		return answer.Body, nil
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return fmt.Errorf("read answer: %w", err)
+		return nil, fmt.Errorf("read answer: %w", err)
 	}
-	if answer.StatusCode >= 300 {
-		problem := &answerError{Status: answer.StatusCode, Title: answer.Status}
-		if json.Unmarshal(text, problem) != nil {
-			problem.Detail = "the answer is not doorward's; is DOORWARD_ADMIN_URL right?"
-		}
-		return problem
+	problem := &answerError{Status: answer.StatusCode, Title: answer.Status}
+	if json.Unmarshal(text, problem) != nil {
+		problem.Detail = "the answer is not doorward's; is DOORWARD_ADMIN_URL right?"
 	}
-	if out == nil || len(text) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("decode answer: %w", err)
-	}
-	return nil
+	return nil, problem
 }
 
 // all reads every page of a list.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/doorward/doorward/plugins/guesttest"
 )
 
 // totpSecret is bob's, as an authenticator app shows it.
@@ -119,6 +121,19 @@ func TestASecondStepThroughTheAPI(t *testing.T) {
 	s.start()
 	answer(401, id, used)
 	answer(201, id, nextCode(t))
+
+	// A version that is deleted decides nothing any more, and the user is told to
+	// begin anew. (It was 503 until the challenge ended by itself.)
+	id = asked()
+	s.operate(201, "POST /tenants/acme/verifiers", guesttest.Accepts("anybody").Module())
+	s.operate(200, "POST /tenants/acme/verifiers/2/activate", nil)
+	s.operate(204, "DELETE /tenants/acme/verifiers/1", nil)
+	if got := answer(401, id, code(t)); got.field("code") != "challenge_failed" {
+		t.Errorf("a deleted version: %s", got.body)
+	}
+	if logs := s.operate(200, "GET /tenants/acme/verifiers/logs", nil); !strings.Contains(string(logs.body), "the version is deleted") {
+		t.Errorf("the tenant is not told: %s", logs.body)
+	}
 }
 
 // browser keeps cookies and the flow value of the page it saw last.

@@ -453,7 +453,7 @@ func (n *node) operatorKey(ctx context.Context) error {
 // Headers have what the whole request has: a time of their own would be one more
 // timer set for each request.
 func (n *node) server(h http.Handler) *http.Server {
-	return &http.Server{
+	s := &http.Server{
 		Handler:        h,
 		ReadTimeout:    10 * time.Second,
 		WriteTimeout:   30 * time.Second,
@@ -461,6 +461,8 @@ func (n *node) server(h http.Handler) *http.Server {
 		MaxHeaderBytes: 32 << 10,
 		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
+	s.RegisterOnShutdown(n.web.EndStreams)
+	return s
 }
 
 // drain lets requests in flight finish, within drainTime.

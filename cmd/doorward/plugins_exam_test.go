@@ -68,6 +68,41 @@ func (s shelf) drop(key string, options ...clientv3.OpOption) {
 	}
 }
 
+// Each login reads the active version: what only an activation needs is not in
+// it. Of two versions with the largest manifests one takes over from the other in
+// one transaction, of which etcd takes 1.5 MiB.
+func TestALoginDoesNotReadAManifest(t *testing.T) {
+	client := startMember(t)
+	s := shelf{t, pluginsetcd.New(client), client}
+	module, digest := pack(1)
+	manifest := fmt.Appendf(nil, `{"abi":1,"name":%q}`, strings.Repeat("x", 128<<10))
+	at := plugins.Pointer{}
+	for n := 1; n <= 2; n++ {
+		v := plugins.Version{Digest: digest, Size: len(module), Manifest: manifest}
+		var err error
+		if v.Number, err = s.Add(t.Context(), "a", v, module); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.Versions(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetActive(t.Context(), "a", at, plugins.Pointer{Active: n, Previous: n - 1}, list); err != nil {
+			t.Fatal(err)
+		}
+		if at, err = s.Active(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := client.Get(t.Context(), "/dw/p/active/a")
+		if err != nil || len(got.Kvs) != 1 || len(got.Kvs[0].Value) > 1<<10 {
+			t.Fatalf("a login reads %d bytes, %v", len(got.Kvs[0].Value), err)
+		}
+		if v, err := s.Version(t.Context(), "a", n); err != nil || !bytes.Equal(v.Manifest, manifest) {
+			t.Errorf("the version lost its manifest: %d bytes, %v", len(v.Manifest), err)
+		}
+	}
+}
+
 func TestWhatACrashLeftOfArtifactsIsSwept(t *testing.T) {
 	client := startMember(t)
 	s := shelf{t, pluginsetcd.New(client), client}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime/multipart"
 	"net/http"
 	"net/url"
@@ -27,7 +28,7 @@ func verifierCommand() *cobra.Command {
 		}
 		return tenantPath(*tenant) + "/verifiers" + suffix, nil
 	}
-	cmd.AddCommand(verifierPush(output, path), verifierActivate(output, path), verifierTry(output, path))
+	cmd.AddCommand(verifierPush(output, path), verifierActivate(output, path), verifierTry(output, path), verifierLogs(output, path))
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List versions", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -67,25 +68,6 @@ func verifierCommand() *cobra.Command {
 			}
 			return a.do(cmd.Context(), http.MethodDelete, p, nil, nil)
 		},
-	}, &cobra.Command{
-		Use: "logs", Short: "What the verifier wrote, and why it failed, lately on this node", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := path("/logs")
-			if err != nil {
-				return err
-			}
-			a, err := newAdmin()
-			if err != nil {
-				return err
-			}
-			var out struct {
-				Logs []map[string]any `json:"logs"`
-			}
-			if err := a.do(cmd.Context(), http.MethodGet, p, nil, &out); err != nil {
-				return err
-			}
-			return show(cmd, *output, out.Logs, "time", "version", "level", "text")
-		},
 	})
 	return cmd
 }
@@ -121,6 +103,7 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 			for _, warning := range v["warnings"].([]any) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 			}
+			tellGrants(cmd.ErrOrStderr(), v)
 			if activate {
 				number := fmt.Sprint(v["version"])
 				if err := a.do(cmd.Context(), http.MethodPost, p+"/"+number+"/activate", map[string]any{"approve_grants": approve}, &v); err != nil {
@@ -134,6 +117,23 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 	cmd.Flags().BoolVar(&approve, "approve-grants", false, "with --activate: accept grants that the active version does not have")
 	cmd.Flags().StringVar(&manifest, "manifest", "", "manifest file, for a module that has none inside")
 	return cmd
+}
+
+// tellGrants says what an uploaded version is granted that the active one is not,
+// before its activation asks for approval.
+func tellGrants(w io.Writer, v map[string]any) {
+	diff, _ := v["grants_diff"].(map[string]any) // not there: nothing is active
+	for _, line := range listOf(diff["added"]) {
+		fmt.Fprintf(w, "granted, and not to version %v, which is active: %v\n", diff["against"], line)
+	}
+	for _, line := range listOf(diff["removed"]) {
+		fmt.Fprintf(w, "granted to version %v, which is active, and not to this: %v\n", diff["against"], line)
+	}
+}
+
+func listOf(v any) []any {
+	list, _ := v.([]any)
+	return list
 }
 
 // moduleBody is an upload: the module as it is, or with its manifest as parts.
@@ -180,10 +180,10 @@ func verifierActivate(output *string, path func(string) (string, error)) *cobra.
 }
 
 func verifierTry(output *string, path func(string) (string, error)) *cobra.Command {
-	var file string
+	var file, method string
 	cmd := &cobra.Command{
 		Use: "try VERSION [FIELD=VALUE …]", Short: "Run a version on a made-up login that signs nobody in",
-		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input.",
+		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. With -o json it shows the whole verdict, how long it\ntook, its fuel and memory, each granted function that it called, and what it wrote.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return usage(errors.New("verifier try takes VERSION [FIELD=VALUE …]"))
@@ -212,9 +212,10 @@ func verifierTry(output *string, path func(string) (string, error)) *cobra.Comma
 				}
 				credential[name] = value
 			}
-			return call(cmd, *output, http.MethodPost, p, map[string]any{"credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "memory_kib", "host_calls", "logs"})
+			return call(cmd, *output, http.MethodPost, p, map[string]any{"method": method, "credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "fuel", "memory_kib", "host_calls", "logs"})
 		},
 	}
 	cmd.Flags().StringVar(&file, "credential-file", "", "the credential as a JSON object")
+	cmd.Flags().StringVar(&method, "method", "password", "how the made-up user signs in")
 	return cmd
 }

@@ -214,7 +214,8 @@ func (a *Artifacts) Version(ctx context.Context, tenant string, number int) (v p
 
 // pointed is the pointer with a copy of the version it points to, so that a
 // login reads one key. A version that is active is written by SetActive alone,
-// which writes both, so the copy is never another than the version.
+// which writes both, so the copy is never another than the version, but for the
+// manifest that it leaves out.
 type pointed struct {
 	plugins.Pointer
 	Version *plugins.Version `json:"version,omitempty"` // nil in what was written before there were copies
@@ -261,10 +262,11 @@ func (a *Artifacts) SetActive(ctx context.Context, tenant string, from, to plugi
 	record := pointed{Pointer: to}
 	var then []clientv3.Op
 	for _, v := range changed {
+		then = append(then, clientv3.OpPut(versionKey(tenant, v.Number), encode(v)))
 		if v.Number == to.Active {
+			v.Manifest = nil // no login needs it
 			record.Version = &v
 		}
-		then = append(then, clientv3.OpPut(versionKey(tenant, v.Number), encode(v)))
 	}
 	then = append(then, clientv3.OpPut(activePrefix+tenant, encode(record)))
 	done, err := a.commit(ctx, when, then...)

@@ -240,6 +240,13 @@ func Reaches() Guest {
 	}
 }
 
+// Takes is a guest that takes so many pages of memory more, and accepts.
+func Takes(pages int) Guest {
+	g := Accepts("taker")
+	g.Code = join(i32(int32(pages)), []byte{opMemoryGrow, 0}, drop, g.Code)
+	return g
+}
+
 // Looks is a guest that looks up a configuration key, whatever comes of it, and
 // accepts.
 func Looks() Guest {

@@ -152,6 +152,15 @@ func (b *breakers) sweep(now time.Time) {
 	}
 }
 
+// Quarantined tells whether a tenant's module is not run on this node for now,
+// because it ended worker after worker.
+func (p *Pool) Quarantined(tenant, digest string) bool {
+	p.breakers.mu.Lock()
+	defer p.breakers.mu.Unlock()
+	r := p.breakers.records[recordOf(Call{Tenant: tenant, Digest: digest})]
+	return r != nil && time.Now().Before(r.quarantined)
+}
+
 // lift forgets what a module of a tenant's did.
 func (b *breakers) lift(c Call) {
 	b.mu.Lock()

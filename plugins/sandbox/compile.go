@@ -57,6 +57,10 @@ func compileInto(ctx context.Context, cacheDir string, module []byte) error {
 	return nil
 }
 
+// Engine names what runs modules on this node: the engine, and the rewriter that
+// has them count what they do. What passed its vectors on one may fail on another.
+func Engine() string { return engineName() + "/" + wasm.RewriterVersion }
+
 // reportOf tells what the reader found in a module.
 func reportOf(m *wasm.Module) Report {
 	report := Report{

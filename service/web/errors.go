@@ -45,6 +45,7 @@ var answers = []struct {
 	{plugins.ErrInvalid, 422, "verifier_invalid", ""},
 	{plugins.ErrQuota, 409, "quota_exceeded", ""},
 	{plugins.ErrConflict, 409, "conflict", ""},
+	{plugins.ErrFollowed, 503, "unavailable", ""},
 	{plugins.ErrVerifier, 503, "verifier_unavailable", ""}, // operators only: logins meet service.ErrVerifier first
 	{plugins.ErrUnavailable, 503, "unavailable", "The verifier store does not answer. Try again."},
 

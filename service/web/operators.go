@@ -20,16 +20,22 @@ var errUnauthorized = refuse(http.StatusUnauthorized, "unauthorized", "Send Auth
 // operator lets only holders of an operator key through.
 func (s *Server) operator(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		scheme, text, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
-		secret, err := tenants.ParseKeySecret(text)
-		if scheme != "Bearer" || err != nil {
-			return errUnauthorized
-		}
-		if key, ok := s.svc.Tenants.FindKey(secret); !ok || key.Kind != "operator" {
+		if !s.byOperator(c) {
 			return errUnauthorized
 		}
 		return next(c)
 	}
+}
+
+// byOperator reports whether a request's key is an operator's at this moment.
+func (s *Server) byOperator(c echo.Context) bool {
+	scheme, text, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
+	secret, err := tenants.ParseKeySecret(text)
+	if scheme != "Bearer" || err != nil {
+		return false
+	}
+	key, ok := s.svc.Tenants.FindKey(secret)
+	return ok && key.Kind == "operator"
 }
 
 // revised says with which revision a write can be read again, where its handler

@@ -10,8 +10,7 @@ import (
 )
 
 // How long a handler may take: the usual, where a module is compiled or waited
-// for, and where all that it calls has a bound of its own, reads no body, and
-// is called thousands of times a second.
+// for, and where all that it calls has a bound of its own and no body is read.
 const (
 	usualTime  = 10 * time.Second
 	moduleTime = 120 * time.Second
@@ -70,7 +69,7 @@ func (s *Server) adminMap() []route {
 		{"POST", "/tenants/:tenant/verifiers", s.uploadVerifier, moduleTime},
 		{"GET", "/tenants/:tenant/verifiers", s.listVerifiers, 0},
 		{"POST", "/tenants/:tenant/verifiers/rollback", s.rollbackVerifier, moduleTime},
-		{"GET", "/tenants/:tenant/verifiers/logs", s.verifierLogs, 0},
+		{"GET", "/tenants/:tenant/verifiers/logs?follow&after", s.verifierLogs, ownTime},
 		{"GET", "/tenants/:tenant/verifiers/:version", s.getVerifier, 0},
 		{"DELETE", "/tenants/:tenant/verifiers/:version", s.deleteVerifier, 0},
 		{"POST", "/tenants/:tenant/verifiers/:version/activate", s.activateVerifier, moduleTime},

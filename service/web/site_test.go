@@ -30,6 +30,7 @@ type site struct {
 	testing.TB
 	svc           *service.Service
 	public, admin http.Handler
+	endStreams    func()
 	key           string // of an operator
 }
 
@@ -63,7 +64,7 @@ func newSite(t testing.TB) *site {
 		}
 	})
 	w := web.New(svc, ring.Box("flow"), web.Config{PublicURL: &url.URL{Scheme: "https", Host: "login.example"}})
-	s := &site{TB: t, svc: svc, public: w.Public(), admin: w.Admin()}
+	s := &site{TB: t, svc: svc, public: w.Public(), admin: w.Admin(), endStreams: w.EndStreams}
 	secret := tenants.NewKeySecret()
 	s.key = secret.Reveal()
 	for _, k := range []tenants.Key{{ID: "op", Kind: "operator", Digest: secret.Digest()}, {ID: "app", Kind: "app", Digest: appKey.Digest()}} {

@@ -1,6 +1,9 @@
 package web
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/sdk/abi"
+	"github.com/doorward/doorward/tenants"
 )
 
 func (s *Server) uploadVerifier(c echo.Context) error {
@@ -195,7 +199,74 @@ func (s *Server) verifierLogs(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, map[string]any{"logs": s.svc.Catalog.Logs(t.UUID)})
+	query := c.QueryParams()
+	follow, err := strconv.ParseBool(cmp.Or(query.Get("follow"), "false"))
+	if err != nil || query.Has("after") && !follow {
+		return unreadable("follow is true or false, and after goes with follow=true only.")
+	}
+	if !follow {
+		return c.JSON(http.StatusOK, map[string]any{"logs": s.svc.Catalog.Logs(t.UUID)})
+	}
+	after, err := strconv.ParseInt(cmp.Or(query.Get("after"), "0"), 10, 64)
+	if err != nil || after < 0 {
+		return unreadable("after is the id of a line.")
+	}
+	return s.followLogs(c, t, after)
+}
+
+// Times of a followed log.
+const (
+	followTime  = 10 * time.Minute // of one answer; its reader asks again
+	silentTime  = 15 * time.Second // between two signs of life
+	unreadTime  = 30 * time.Second // for one piece to be taken by who reads
+	followGrace = 5 * time.Second
+)
+
+// followLogs answers with lines as they are written: a JSON object each, one
+// {"missed":n} where n were written faster than they were read, and an empty line
+// now and then. It holds no lines for its reader, and ends with followTime, the
+// reader's key, the tenant or the server.
+func (s *Server) followLogs(c echo.Context, t tenants.Tenant, after int64) error {
+	header := c.Response().Header()
+	header.Set(echo.HeaderContentType, "application/x-ndjson")
+	if c.Request().Method == http.MethodHead {
+		return c.NoContent(http.StatusOK)
+	}
+	lines, err := s.svc.Catalog.Follow(t.UUID, after)
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
+	ctx, cancel := context.WithTimeout(c.Request().Context(), followTime)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	control := http.NewResponseController(c.Response().Writer)        // Echo's own Flush says nothing of errors
+	control.SetReadDeadline(time.Now().Add(followTime + followGrace)) // it would end the request otherwise
+	c.Response().WriteHeader(http.StatusOK)
+	out := json.NewEncoder(c.Response())
+	for {
+		control.SetWriteDeadline(time.Now().Add(unreadTime))
+		if err := control.Flush(); err != nil {
+			return nil // its reader is gone
+		}
+		waiting, stop := context.WithTimeout(ctx, silentTime)
+		some, missed, err := lines.Read(waiting)
+		stop()
+		if ctx.Err() != nil || s.closing.Err() != nil || errors.Is(err, io.EOF) || !s.byOperator(c) {
+			return nil
+		}
+		control.SetWriteDeadline(time.Now().Add(unreadTime))
+		if err != nil {
+			c.Response().Write([]byte("\n")) // what is not written, Flush tells
+			continue
+		}
+		if missed > 0 {
+			out.Encode(map[string]int64{"missed": missed})
+		}
+		for _, line := range some {
+			out.Encode(line)
+		}
+	}
 }
 
 // withVersion answers with what do says of the tenant's version in the path.

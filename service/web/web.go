@@ -54,6 +54,8 @@ type Server struct {
 	publicHost string // normalised
 	https      bool   // users come by https, whatever the last hop is
 	origin     *http.CrossOriginProtection
+	closing    context.Context // over when answers without an end of their own have to end
+	close      context.CancelFunc
 }
 
 // New returns a Server. flows seals login forms; every node behind one public
@@ -62,7 +64,9 @@ func New(svc *service.Service, flows *seal.Box, cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	closing, end := context.WithCancel(context.Background())
 	return &Server{
+		closing: closing, close: end,
 		svc: svc, flows: flows, cfg: cfg, log: cfg.Log,
 		publicHost: bareHost(cfg.PublicURL.Host),
 		https:      cfg.PublicURL.Scheme == "https",
@@ -75,6 +79,10 @@ func (s *Server) Public() http.Handler { return s.edge(s.publicRoutes()) }
 
 // Admin returns the handler for operators and probes.
 func (s *Server) Admin() http.Handler { return s.edge(s.adminRoutes()) }
+
+// EndStreams ends the answers that go on by themselves, such as a log that is
+// followed, now and from now on: a shutdown does not wait for them.
+func (s *Server) EndStreams() { s.close() }
 
 // newEcho returns an Echo that trusts no header by itself.
 func (s *Server) newEcho() *echo.Echo {

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -26,6 +26,7 @@ const maxLoaded = 8
 // instance.
 type worker struct {
 	cacheDir string
+	unbound  []string // why measures are not in force
 	parent   io.ReadWriter
 	loaded   map[string]*module
 	order    []string // keys of loaded, the least lately used first
@@ -56,7 +57,7 @@ func (w *worker) serve(ctx context.Context) error {
 		case kindLoad:
 			answer, err = w.load(ctx, f)
 		case kindProbe:
-			answer = frame{kindOK, [][]byte{[]byte(strings.Join(probe(w.cacheDir), "\n"))}}
+			answer = frame{kindOK, [][]byte{probing(f, w.cacheDir, w.unbound)}}
 		case kindCall:
 			answer, err = w.call(ctx, f)
 		}
@@ -70,11 +71,14 @@ func (w *worker) serve(ctx context.Context) error {
 }
 
 func (w *worker) load(ctx context.Context, f frame) (frame, error) {
-	if err := f.need(3); err != nil {
+	if err := f.need(4); err != nil {
 		return frame{}, err
 	}
 	key := string(f.args[0])
-	m, err := w.open(ctx, int(parseNumber(f.args[1])), f.args[2])
+	m, err := w.open(ctx, int(parseNumber(f.args[1])), f.args[2], string(f.args[3]))
+	if errors.Is(err, errStale) {
+		return frame{kindStale, [][]byte{[]byte(tidy(err))}}, nil
+	}
 	if err != nil {
 		return frame{kindFailed, [][]byte{[]byte(tidy(err))}}, nil
 	}
@@ -96,14 +100,16 @@ func (w *worker) unload(ctx context.Context, key string) {
 
 // open makes a module ready. A runtime of its own keeps modules apart and
 // gives their types back when it goes.
-func (w *worker) open(ctx context.Context, memoryMiB int, code []byte) (*module, error) {
-	cache, err := wazero.NewCompilationCacheWithDir(w.cacheDir)
+func (w *worker) open(ctx context.Context, memoryMiB int, code []byte, entry string) (*module, error) {
+	cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(w.cacheDir, entry))
 	if err != nil {
-		return nil, fmt.Errorf("open module cache: %w", err)
+		return nil, fmt.Errorf("%w: %w", errStale, err)
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, engine(cache, memoryMiB))
 	m := &module{runtime: r, cache: cache}
-	if m.compiled, err = r.CompileModule(ctx, code); err == nil {
+	if m.compiled, err = r.CompileModule(ctx, code); err != nil {
+		err = fmt.Errorf("%w: %w", errStale, err) // it was compiled once
+	} else {
 		err = bindHost(ctx, r, m.compiled)
 	}
 	if err != nil {

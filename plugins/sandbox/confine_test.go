@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -22,14 +23,20 @@ import (
 	"github.com/doorward/doorward/plugins/sandbox"
 )
 
-// Two further things that this test binary can be: a child that tries all it can
-// to get out, and a process that is under the filter alone.
+// Three further things that this test binary can be: a child that tries all it can
+// to get out, a process that is under the filter
+// alone, and a child on a kernel that knows neither filters nor Landlock.
 func init() {
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-hostile":
 		os.Exit(sandbox.Hostile(os.Args[2:], getOut))
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-filter":
 		os.Exit(tryCalls(os.Args[2] == "compile"))
+	case len(os.Args) > 2 && os.Args[1] == "sandbox-bare":
+		if err := asOldKernel(); err != nil {
+			panic(err)
+		}
+		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	}
 }
 
@@ -185,7 +192,7 @@ func TestAChildOfAnOrdinaryUserGetsNowhere(t *testing.T) {
 	if err := os.Chown(dir, user, user); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^(TestAChildThatIsTakenOverGetsNowhere|TestAGuestAnswers|TestConfinementSaysWhatIsInForce)$", "-test.v")
+	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^(TestAChildThatIsTakenOverGetsNowhere|TestAGuestAnswers|TestConfinementSaysWhatIsInForce|TestAKernelWithoutMeasuresIsTold)$", "-test.v")
 	c.Env = []string{"TMPDIR=" + dir, "HOME=" + dir}
 	c.Dir = dir
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}
@@ -222,6 +229,57 @@ func TestConfinementSaysWhatIsInForce(t *testing.T) {
 				t.Errorf("%s: off are %q, and %s there: %v", b.Part, b.Off, measure, there)
 			}
 		}
+	}
+}
+
+// asOldKernel has this process's kernel know neither filters nor Landlock, once it
+// has taken a filter for that.
+func asOldKernel() error {
+	statement := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
+	program := []unix.SockFilter{statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, 0)}
+	for _, call := range []uint32{unix.SYS_SECCOMP, unix.SYS_LANDLOCK_CREATE_RULESET} {
+		program = append(program,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
+			statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))
+	}
+	program = append(program, statement(unix.BPF_RET, unix.SECCOMP_RET_ALLOW))
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	p := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&p))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// On such a kernel verifiers run all the same, what is open is told, and why. As
+// root the files are closed even there.
+func TestAKernelWithoutMeasuresIsTold(t *testing.T) {
+	if k := askKernel(t); !k.filters {
+		t.Skip("this kernel has no filters: TestConfinementSaysWhatIsInForce has shown it")
+	}
+	ring := filepath.Join(t.TempDir(), "keyring")
+	if err := os.WriteFile(ring, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPool(t, sandbox.Config{Workers: 1, Secrets: []string{ring}, Command: []string{"/proc/self/exe", "sandbox-bare"}})
+	bounds, err := p.Confinement(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork"}
+	if os.Geteuid() == 0 {
+		want = []string{"socket", "exec", "ptrace", "fork"} // ptrace may be called, of other users' processes in vain
+	}
+	for _, b := range bounds {
+		off := strings.Join(b.Off, "\n")
+		if !slices.Equal(b.Open, want) || !strings.Contains(off, "calls: filter system calls: function not implemented") || !strings.Contains(off, "files: this kernel has no Landlock") {
+			t.Errorf("%s: open %q, want %q; off %q", b.Part, b.Open, want, b.Off)
+		}
+	}
+	if r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("alice").Module())); err != nil || !strings.Contains(string(r.Output), "alice") {
+		t.Fatalf("Call = %s, %v", r.Output, err)
 	}
 }
 

@@ -122,15 +122,16 @@ func (c *cache) has(digest string) bool {
 }
 
 // read returns a rewritten module, and notes that it is used. errStale when its
-// code is not beside it.
+// code is not beside it; the reason is left out, because it names a path and a
+// tenant may see it.
 func (c *cache) read(digest string) ([]byte, error) {
 	dir := filepath.Join(c.dir, entry(digest))
 	if _, err := findCode(dir); err != nil {
-		return nil, fmt.Errorf("%w: %w", errStale, err)
+		return nil, errStale
 	}
 	module, err := os.ReadFile(filepath.Join(dir, rewrittenName))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errStale, err)
+		return nil, errStale
 	}
 	now := time.Now()
 	os.Chtimes(dir, now, now) // it is only the order in which entries go

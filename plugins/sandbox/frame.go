@@ -28,7 +28,7 @@ const (
 
 	kindOK     = 'o' // loaded, or compiled, or what a probe found
 	kindFailed = 'f' // text fit for the tenant
-	kindStale  = 's' // text: its code cannot be had from the cache
+	kindStale  = 's' // its code cannot be had from the cache
 	kindHost   = 'h' // name, arguments…
 	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs, fuel used
 )

@@ -220,6 +220,14 @@ func (p *Pool) compiled(ctx context.Context, c Call) error {
 	return p.compileOnce(ctx, c)
 }
 
+// compileAgain is for code that is not in the cache as it was: somebody removed or
+// spoilt it, or the processor is another. A worker must not compile, and could
+// not keep what it made.
+func (p *Pool) compileAgain(ctx context.Context, c Call, why error) error {
+	p.cfg.Log.Info("compiling a verifier again: its code is not in the cache as it was", "digest", c.Digest, "error", why)
+	return p.compileOnce(ctx, c)
+}
+
 // compileOnce compiles a module on this node, or waits for who does already.
 func (p *Pool) compileOnce(ctx context.Context, c Call) error {
 	p.mu.Lock()
@@ -274,10 +282,7 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 		result, err = p.once(ctx, c)
 	}
 	if errors.Is(err, errStale) {
-		// Somebody removed or spoilt its code, or the machine is another. A worker
-		// must not compile, and could not keep what it made: the pool does.
-		p.cfg.Log.Info("compiling a verifier again: its code is not in the cache as it was", "digest", c.Digest, "error", err)
-		if err = p.compileOnce(ctx, c); err == nil {
+		if err = p.compileAgain(ctx, c, err); err == nil {
 			result, err = p.once(ctx, c)
 		}
 	}
@@ -327,7 +332,7 @@ func (p *Pool) Warm(ctx context.Context, c Call) error {
 	}
 	err := p.warm(ctx, c)
 	if errors.Is(err, errStale) {
-		if err = p.compileOnce(ctx, c); err == nil {
+		if err = p.compileAgain(ctx, c, err); err == nil {
 			err = p.warm(ctx, c)
 		}
 	}

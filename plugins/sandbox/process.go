@@ -217,7 +217,7 @@ func (c *process) load(ctx context.Context, call Call, module []byte) error {
 	switch f.kind {
 	case kindOK:
 	case kindStale:
-		return fmt.Errorf("%w: %s", errStale, text(f))
+		return errStale
 	default:
 		return fmt.Errorf("%w: %s", ErrGuest, text(f))
 	}

@@ -77,7 +77,7 @@ func (w *worker) load(ctx context.Context, f frame) (frame, error) {
 	key := string(f.args[0])
 	m, err := w.open(ctx, int(parseNumber(f.args[1])), f.args[2], string(f.args[3]))
 	if errors.Is(err, errStale) {
-		return frame{kindStale, [][]byte{[]byte(tidy(err))}}, nil
+		return frame{kind: kindStale}, nil
 	}
 	if err != nil {
 		return frame{kindFailed, [][]byte{[]byte(tidy(err))}}, nil

@@ -30,7 +30,7 @@ const (
 	keepRetired = 4 * abi.MaxTTL * time.Second
 	maxVersions = 100 // with those; who activates more within that hour loses the oldest
 
-	maxManifest = 128 << 10 // bytes of one beside a module: an activation writes two in one transaction
+	maxBeside = 128 << 10 // bytes of one beside a module: an activation writes two in one transaction
 )
 
 // Catalog is the life of tenants' verifiers. Safe for use by many goroutines.
@@ -63,8 +63,8 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 	if len(module) == 0 {
 		return Version{}, fmt.Errorf("%w: the module is empty", ErrInvalid)
 	}
-	if len(manifest) > maxManifest {
-		return Version{}, fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxManifest, abi.ManifestSection)
+	if len(manifest) > maxBeside {
+		return Version{}, fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxBeside, abi.ManifestSection)
 	}
 	versions, err := c.artifacts.Versions(ctx, tenant)
 	if err != nil {

@@ -51,7 +51,10 @@ type config struct {
 		QuotaBytes   int64  `yaml:"quota_bytes"`   // of the embedded etcd's database; 0: 4 GiB
 	} `yaml:"etcd"`
 	Plugins struct {
-		Egress struct {
+		Confine    string `yaml:"confine"`     // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
+		CacheBytes int64  `yaml:"cache_bytes"` // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
+		UID        int    `yaml:"uid"`         // number of the user and group that verifiers run as where the server is root; 0: 65534
+		Egress     struct {
 			Ports []string `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
 			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
 		} `yaml:"egress"`
@@ -63,6 +66,12 @@ type config struct {
 
 	dev bool
 }
+
+// What plugins.confine may be.
+const (
+	bestEffort = "best-effort"
+	required   = "required"
+)
 
 // inMemory is the mode in which sessions are kept in the process alone.
 const inMemory = "memory"
@@ -89,7 +98,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 		"KEYRING_FILE": &c.Keyring.File, "SESSIONS_MODE": &c.Sessions.Mode,
 		"ETCD_TLS_CA": &c.Etcd.TLS.CA, "ETCD_TLS_CERT": &c.Etcd.TLS.Cert, "ETCD_TLS_KEY": &c.Etcd.TLS.Key,
 		"ETCD_USERNAME": &c.Etcd.Username, "ETCD_PASSWORD_FILE": &c.Etcd.PasswordFile,
-		"LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
+		"PLUGINS_CONFINE": &c.Plugins.Confine, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = value
@@ -103,7 +112,9 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 		}
 	}
-	for name, to := range map[string]*int64{"ETCD_QUOTA_BYTES": &c.Etcd.QuotaBytes, "SESSIONS_CACHE_BYTES": &c.Sessions.CacheBytes} {
+	for name, to := range map[string]*int64{
+		"ETCD_QUOTA_BYTES": &c.Etcd.QuotaBytes, "SESSIONS_CACHE_BYTES": &c.Sessions.CacheBytes, "PLUGINS_CACHE_BYTES": &c.Plugins.CacheBytes,
+	} {
 		value, ok := lookup("DOORWARD_" + name)
 		if !ok {
 			continue
@@ -111,6 +122,12 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 		var err error
 		if *to, err = strconv.ParseInt(value, 10, 64); err != nil {
 			return usage(fmt.Errorf("DOORWARD_%s is %q; it takes a number of bytes", name, value))
+		}
+	}
+	if value, ok := lookup("DOORWARD_PLUGINS_UID"); ok {
+		var err error
+		if c.Plugins.UID, err = strconv.Atoi(value); err != nil {
+			return usage(fmt.Errorf("DOORWARD_PLUGINS_UID is %q; it takes the number of a user", value))
 		}
 	}
 	return nil
@@ -121,6 +138,7 @@ func (c *config) complete() {
 	setDefault(&c.Listen, "127.0.0.1:8480")
 	setDefault(&c.AdminListen, "127.0.0.1:8481")
 	setDefault(&c.Sessions.Mode, string(sessions.Cached))
+	setDefault(&c.Plugins.Confine, bestEffort)
 	setDefault(&c.Log.Level, "info")
 	if !c.dev {
 		setDefault(&c.Log.Format, "json")
@@ -151,6 +169,15 @@ func (c *config) check() error {
 	}
 	if c.Sessions.CacheBytes < 0 || c.Sessions.CacheBytes > 0 && c.Sessions.CacheBytes < 1<<20 {
 		return usage(fmt.Errorf("sessions.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Sessions.CacheBytes))
+	}
+	if c.Plugins.Confine != bestEffort && c.Plugins.Confine != required {
+		return usage(fmt.Errorf("plugins.confine is %q; it may be %s or %s", c.Plugins.Confine, bestEffort, required))
+	}
+	if c.Plugins.CacheBytes < 0 || c.Plugins.CacheBytes > 0 && c.Plugins.CacheBytes < 1<<20 {
+		return usage(fmt.Errorf("plugins.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Plugins.CacheBytes))
+	}
+	if c.Plugins.UID < 0 || c.Plugins.UID > 1<<31-2 {
+		return usage(fmt.Errorf("plugins.uid is %d; it takes the number of a user that owns nothing", c.Plugins.UID))
 	}
 	if _, err := c.logLevel(); err != nil {
 		return usage(err)

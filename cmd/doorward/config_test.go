@@ -5,6 +5,8 @@ import (
 	"maps"
 	"strings"
 	"testing"
+
+	"github.com/doorward/doorward/plugins/sandbox"
 )
 
 // serving is a configuration that may be served.
@@ -61,5 +63,24 @@ func TestAnEtcdThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testing
 		if (c.code == 78) != errors.Is(err, errUnsafe) {
 			t.Errorf("%v: err = %v", c.env, err)
 		}
+	}
+}
+
+func TestWhereVerifiersAreNotBoundTheErrorSaysWhatIsOpenAndWhy(t *testing.T) {
+	bound := sandbox.Bound{Part: "worker", Refused: sandbox.Tried, Off: []string{"user: the server is not root"}}
+	if err := confinedWell([]sandbox.Bound{bound}); err != nil {
+		t.Errorf("all is refused, by whatever measures: %v", err)
+	}
+	err := confinedWell([]sandbox.Bound{bound, {Part: "compile", Open: []string{"read", "exec"}, Off: []string{"files: no Landlock"}}})
+	if exitCode(err) != 78 {
+		t.Fatalf("exit %d: %v", exitCode(err), err)
+	}
+	for _, want := range []string{"plugins.confine is required", "a compile process may: read, exec", "files: no Landlock", "Linux 5.13", "best-effort"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "worker") {
+		t.Errorf("the worker is bound: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -199,7 +201,10 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	}
 	n.sessions = sessions.New(n.store, challenges, sessions.Config{Mode: mode, CacheBytes: c.Sessions.CacheBytes, Log: log})
 
-	n.pool, err = sandbox.New(sandbox.Config{CacheDir: filepath.Join(c.DataDir, "modules"), Log: log})
+	n.pool, err = sandbox.New(sandbox.Config{
+		CacheDir: filepath.Join(c.DataDir, "modules"), CacheBytes: c.Plugins.CacheBytes, User: c.Plugins.UID,
+		Secrets: []string{c.Keyring.File, n.keyFile()}, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -255,14 +260,13 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 			}
 		})
 	}
-	if err := n.prepare(starting, out); err != nil {
+	if err := n.confined(starting); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
 	}
-	if refused, open, err := n.pool.Confinement(starting); err != nil {
-		n.log.Warn("what binds the verifiers' workers is not known", "error", err)
-	} else {
-		n.log.Info("a verifier's worker tried what it must not do", "refused", refused, "open", open)
+	if err := n.prepare(starting, out); err != nil {
+		stop()
+		return errors.Join(err, group.Wait())
 	}
 	group.Go(func() error { n.rewrap(rooms); return nil })
 	servers := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}
@@ -284,6 +288,50 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 	drain(servers)
 	stop()
 	return group.Wait()
+}
+
+// confined has the verifiers' processes try what they must not do, and says what
+// came of it. It is an error where plugins.confine requires all to be refused.
+func (n *node) confined(ctx context.Context) error {
+	bounds, err := n.pool.Confinement(ctx)
+	if err != nil && n.config.Plugins.Confine != required {
+		n.log.Warn("what binds the verifiers' processes is not known", "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("plugins.confine is %s, and what binds the verifiers' processes is not known: %w", required, err)
+	}
+	for _, b := range bounds {
+		user := "the server's own"
+		if b.User != 0 {
+			user = strconv.Itoa(b.User)
+		}
+		level := slog.LevelInfo
+		if len(b.Open) > 0 {
+			level = slog.LevelWarn
+		}
+		n.log.Log(ctx, level, "a verifier's process tried what it must not do", "part", b.Part, "user", user, "refused", b.Refused, "open", b.Open, "not_in_force", b.Off)
+	}
+	if n.config.Plugins.Confine != required {
+		return nil
+	}
+	return confinedWell(bounds)
+}
+
+// confinedWell names what verifiers' processes may do that they must not.
+func confinedWell(bounds []sandbox.Bound) error {
+	var lax []string
+	for _, b := range bounds {
+		if len(b.Open) > 0 {
+			lax = append(lax, fmt.Sprintf("a %s process may: %s; not in force: %s", b.Part, strings.Join(b.Open, ", "), cmp.Or(strings.Join(b.Off, "; "), "nothing that is known of")))
+		}
+	}
+	if len(lax) > 0 {
+		return fmt.Errorf("%w: plugins.confine is %s, and verifiers are not bound by all that it takes:\n  - %s\n"+
+			"run a kernel with seccomp filters and Landlock (Linux 5.13, lsm=landlock), let the container use both, start as root to have verifiers run as a user that owns nothing, or set plugins.confine to %s",
+			errUnsafe, required, strings.Join(lax, "\n  - "), bestEffort)
+	}
+	return nil
 }
 
 // quiet takes the end of its context for the ordinary end of a room.

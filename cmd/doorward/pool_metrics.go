@@ -17,11 +17,12 @@ var (
 	openedDesc      = prometheus.NewDesc("doorward_sandbox_breakers_opened_total", "Verifier versions not run for a while because they overran their wall limit again and again.", nil, nil)
 	brokenDesc      = prometheus.NewDesc("doorward_sandbox_calls_refused_total", "Calls refused by a quarantine or an open breaker.", nil, nil)
 	stillbornDesc   = prometheus.NewDesc("doorward_sandbox_workers_stillborn_total", "Workers that died before they had loaded anything.", nil, nil)
+	confinedDesc    = prometheus.NewDesc("doorward_sandbox_confined", "Whether, at the start, a process of a verifier was refused what it must not do: 1 refused, 0 not.", []string{"part", "what"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m poolMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc} {
+	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc, confinedDesc} {
 		to <- d
 	}
 }
@@ -31,6 +32,14 @@ func (m poolMetrics) Collect(to chan<- prometheus.Metric) {
 	workers, idle := m.pool.Stats()
 	to <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(idle), "idle")
 	to <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(workers-idle), "busy")
+	for _, b := range m.pool.Bounds() {
+		for _, what := range b.Refused {
+			to <- prometheus.MustNewConstMetric(confinedDesc, prometheus.GaugeValue, 1, b.Part, what)
+		}
+		for _, what := range b.Open {
+			to <- prometheus.MustNewConstMetric(confinedDesc, prometheus.GaugeValue, 0, b.Part, what)
+		}
+	}
 	c := m.pool.Counters()
 	to <- prometheus.MustNewConstMetric(compilingDesc, prometheus.GaugeValue, float64(c.Compiling))
 	for desc, n := range map[*prometheus.Desc]int64{

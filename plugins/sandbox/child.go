@@ -9,14 +9,15 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
 )
 
-// Main is the child half: what "doorward sandbox worker CACHE" and "doorward
-// sandbox compile CACHE" run. It speaks frames on descriptor 3 until that
+// Main is the child half: what "doorward sandbox worker CACHE UID" and "doorward
+// sandbox compile ROOM UID" run. It speaks frames on descriptor 3 until that
 // closes, and returns the exit code. Nothing but a Pool starts it.
 func Main(ctx context.Context, args []string) int {
-	if len(args) != 2 {
+	if len(args) != 3 {
 		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself")
 		return 2
 	}
@@ -25,15 +26,24 @@ func Main(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself, with a socket")
 		return 2
 	}
-	var err error
+	uid, err := strconv.Atoi(args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself, with a user's number")
+		return 2
+	}
+	b := bindings{dir: args[1], uid: uid}
 	switch args[0] {
 	case "worker":
-		if err = confine(workerMemory, 0, false); err == nil {
-			err = newWorker(args[1], socket).serve(ctx)
+		b.memory = workerMemory
+		if err = b.confine(); err == nil {
+			w := newWorker(b.dir, socket)
+			w.unbound = b.unbound
+			err = w.serve(ctx)
 		}
 	case "compile":
-		if err = confine(compileMemory, compileCPU, true); err == nil {
-			err = compile(ctx, args[1], socket)
+		b.memory, b.cpu, b.file = compileMemory, compileCPU, maxCompiled
+		if err = b.confine(); err == nil {
+			err = compile(ctx, b, socket)
 		}
 	default:
 		err = fmt.Errorf("no such part: %s", args[0])
@@ -52,35 +62,70 @@ const (
 	compileMemory = 2 << 30
 	compileCPU    = 60 // seconds
 	childFiles    = 64
-	niceness      = 5 // the server's own work goes first
+	childThreads  = 4096 // of all children together, where their user is their own
+	niceness      = 5    // the server's own work goes first
 )
 
+// bindings are what binds a child.
+type bindings struct {
+	dir     string // the one directory that it knows; "/" once that is its root
+	uid     int    // of the user and the group that it becomes; 0: it stays who it is
+	memory  uint64 // bytes
+	cpu     uint64 // seconds; 0: no limit
+	file    uint64 // bytes that a file may be written to; 0: it writes none
+	unbound []string
+}
+
 // confine takes from this process what it does not need. It cannot be undone.
-// Where the kernel has no filters the child starts all the same: a probe tells.
-func confine(memory, cpu uint64, writes bool) error {
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up privileges: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil { // no core, no ptrace: it holds passwords
-		return fmt.Errorf("forbid dumps: %w", err)
-	}
+// Where the kernel lacks a measure the child starts all the same, and keeps why
+// in unbound: Confinement tells, and who must have it does not serve.
+func (b *bindings) confine() error {
 	size, err := addressSpace()
 	if err != nil {
 		return err
 	}
-	limits := []struct {
+	if err := b.limit(size); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up privileges: %w", err)
+	}
+	if err := b.closeFiles(); err != nil {
+		b.unbound = append(b.unbound, "files: "+err.Error())
+	}
+	if b.uid != 0 { // after the files: /proc is still to be seen there
+		if err := b.dropUser(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil { // no core, no ptrace: it holds passwords
+		return fmt.Errorf("forbid dumps: %w", err)
+	}
+	debug.SetMemoryLimit(int64(b.memory) * 3 / 4)
+	if err := filterCalls(b.file > 0, unix.EPERM); err != nil {
+		b.unbound = append(b.unbound, "calls: "+err.Error())
+	}
+	return nil
+}
+
+func (b *bindings) limit(size uint64) error {
+	type limit struct {
 		of    int
 		value uint64
-	}{
-		{unix.RLIMIT_AS, size + memory},
+	}
+	limits := []limit{
+		{unix.RLIMIT_AS, size + b.memory},
 		{unix.RLIMIT_CORE, 0},
 		{unix.RLIMIT_NOFILE, childFiles},
+		{unix.RLIMIT_FSIZE, max(b.file, maxImage)}, // an image counts as a file, though it is on no disk
 	}
-	if cpu > 0 {
-		limits = append(limits, struct {
-			of    int
-			value uint64
-		}{unix.RLIMIT_CPU, cpu})
+	if b.cpu > 0 {
+		limits = append(limits, limit{unix.RLIMIT_CPU, b.cpu})
+	}
+	if b.uid != 0 {
+		// It counts a user's threads. Of a user with other processes, as the
+		// server's own, it would count those too, and children would fail for them.
+		limits = append(limits, limit{unix.RLIMIT_NPROC, childThreads})
 	}
 	for _, l := range limits {
 		if err := unix.Setrlimit(l.of, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
@@ -88,9 +133,45 @@ func confine(memory, cpu uint64, writes bool) error {
 		}
 	}
 	syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness) // only politeness: refusal is no danger
-	debug.SetMemoryLimit(int64(memory) * 3 / 4)
-	filterCalls(writes) //nolint:errcheck // see above
 	return nil
+}
+
+// dropUser makes the child's directory its root, and the child a user that owns
+// nothing. The parent has checked that it may.
+func (b *bindings) dropUser() error {
+	if err := unix.Chroot(b.dir); err != nil {
+		return fmt.Errorf("shut itself into its directory: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("shut itself into its directory: %w", err)
+	}
+	b.dir = "/"
+	// Of package syscall, which does it for all threads.
+	if err := syscall.Setgroups(nil); err != nil {
+		return fmt.Errorf("leave its groups: %w", err)
+	}
+	if err := syscall.Setresgid(b.uid, b.uid, b.uid); err != nil {
+		return fmt.Errorf("become group %d: %w", b.uid, err)
+	}
+	if err := syscall.Setresuid(b.uid, b.uid, b.uid); err != nil {
+		return fmt.Errorf("become user %d: %w", b.uid, err)
+	}
+	return nil
+}
+
+// closeFiles closes all files to the child but those below its directory, which
+// a worker reads and a compile child writes. It binds whoever the child is.
+func (b *bindings) closeFiles() error {
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
+		return fmt.Errorf("this kernel has no Landlock (Linux 5.13 has): %w", errno)
+	}
+	may := landlock.AccessFSSet(unix.LANDLOCK_ACCESS_FS_READ_FILE)
+	if b.file > 0 {
+		may |= unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_MAKE_REG |
+			unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
+	}
+	// Best effort is about the last two rights that a kernel may not know yet.
+	return landlock.V3.BestEffort().RestrictPaths(landlock.PathAccess(may, b.dir))
 }
 
 // addressSpace is the size of this process now, in bytes.

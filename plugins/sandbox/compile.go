@@ -27,17 +27,21 @@ func engine(cache wazero.CompilationCache, memoryMiB int) wazero.RuntimeConfig {
 
 const pagesPerMiB = 16
 
-// compile is the compile child: it takes one module, compiles it into the
-// cache and says that it did, or why not.
-func compile(ctx context.Context, cacheDir string, parent io.ReadWriter) error {
+// compile is the compile child: it takes one module, compiles it into a cache of
+// its own and says that it did, or why not. Before that it may be asked what
+// binds it.
+func compile(ctx context.Context, b bindings, parent io.ReadWriter) error {
 	f, err := readFrame(parent)
 	if err != nil {
 		return err
 	}
+	if f.kind == kindProbe {
+		return frame{kindOK, [][]byte{probing(f, "", b.unbound)}}.write(parent)
+	}
 	if f.kind != kindCompile || len(f.args) != 1 {
 		return errFrame
 	}
-	if err := compileInto(ctx, cacheDir, f.args[0]); err != nil {
+	if err := compileInto(ctx, b.dir, f.args[0]); err != nil {
 		return frame{kindFailed, [][]byte{[]byte(tidy(err))}}.write(parent)
 	}
 	return frame{kind: kindOK}.write(parent)
@@ -46,7 +50,7 @@ func compile(ctx context.Context, cacheDir string, parent io.ReadWriter) error {
 func compileInto(ctx context.Context, cacheDir string, module []byte) error {
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
-		return fmt.Errorf("open module cache: %w", err)
+		return fmt.Errorf("make room for its code: %w", err)
 	}
 	defer cache.Close(ctx)
 	r := wazero.NewRuntimeWithConfig(ctx, engine(cache, abi.MaxMemoryMiB))

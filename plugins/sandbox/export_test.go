@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"os"
+	"syscall"
 
 	"github.com/doorward/doorward/plugins/wasm"
 	"github.com/doorward/doorward/sdk/abi"
@@ -25,7 +26,7 @@ func Twice(ctx context.Context, cacheDir string, module, first, second []byte, b
 		return nil, nil, err
 	}
 	w := newWorker(cacheDir, nil)
-	m, err := w.open(ctx, abi.DefaultMemoryMiB, wasm.Rewrite(read))
+	m, err := w.open(ctx, abi.DefaultMemoryMiB, wasm.Rewrite(read), "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,7 +58,7 @@ func Steps(ctx context.Context, cacheDir string, module []byte) (steps, size int
 		return 0, 0, err
 	}
 	w := newWorker(cacheDir, nil)
-	m, err := w.open(ctx, abi.DefaultMemoryMiB, wasm.Rewrite(read))
+	m, err := w.open(ctx, abi.DefaultMemoryMiB, wasm.Rewrite(read), "")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -66,4 +67,41 @@ func Steps(ctx context.Context, cacheDir string, module []byte) (steps, size int
 		return -1, 0, nil
 	}
 	return m.image.steps, len(m.image.memory), nil
+}
+
+// Hostile makes this process a child that does what is given instead of probing,
+// and returns its exit code.
+func Hostile(args []string, try func(args [][]byte, own string) []byte) int {
+	probing = func(f frame, own string, _ []string) []byte { return try(f.args, own) }
+	return Main(context.Background(), args)
+}
+
+// Ask starts a child of a kind and returns what it answers to a probe.
+func (p *Pool) Ask(ctx context.Context, part string, args ...string) (Bound, error) {
+	var list [][]byte
+	for _, a := range args {
+		list = append(list, []byte(a))
+	}
+	return p.confinementOf(ctx, part, list)
+}
+
+// RefusedCalls are those that the filter of a child refuses, whatever their arguments.
+func RefusedCalls(writes bool) []uint32 {
+	if writes {
+		return refused
+	}
+	return append(append([]uint32{}, refused...), refusedWriting...)
+}
+
+// FilterCalls puts this process under that filter.
+func FilterCalls(writes bool, errno syscall.Errno) error { return filterCalls(writes, errno) }
+
+// CacheDir is the directory of the pool's cache.
+func (p *Pool) CacheDir() string { return p.cache.dir }
+
+// CodeOf is the path of a module's code in the cache.
+func (p *Pool) CodeOf(digest string) (string, error) {
+	dir := p.cache.dir + "/" + entry(digest)
+	code, err := findCode(dir)
+	return dir + "/" + code, err
 }

@@ -20,14 +20,15 @@ type frame struct {
 
 // Kinds of frames: what the parent sends, and what the child answers.
 const (
-	kindLoad    = 'L' // key, memory MiB, module
+	kindLoad    = 'L' // key, memory MiB, module, its directory in the cache
 	kindCall    = 'C' // key, profile, now in Unix milliseconds, input, fuel
 	kindReply   = 'R' // code, and the result when there is one
 	kindCompile = 'M' // module
-	kindProbe   = 'P' // nothing
+	kindProbe   = 'P' // directory to write in, files to read…
 
 	kindOK     = 'o' // loaded, or compiled, or what a probe found
 	kindFailed = 'f' // text fit for the tenant
+	kindStale  = 's' // its code cannot be had from the cache
 	kindHost   = 'h' // name, arguments…
 	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs, fuel used
 )

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +18,10 @@ import (
 
 // Config tunes a Pool. Only CacheDir is required.
 type Config struct {
-	CacheDir   string       // private directory for compiled modules; made with mode 0700
+	CacheDir   string       // private directory for compiled modules; made, and emptied of what is not of this engine
+	CacheBytes int64        // what it may hold beside what is loaded now; 0: 1 GiB
+	User       int          // number of the user and of the group that children run as where this process is root; 0: 65534
+	Secrets    []string     // files that no child may read: Confinement has them try
 	Command    []string     // what a child is; nil: this program with "sandbox"
 	Workers    int          // kept warm; 0: two for each core
 	MaxWorkers int          // at the most; 0: 32, and never fewer than Workers
@@ -42,6 +43,9 @@ const (
 // Nothing happens before Run.
 type Pool struct {
 	cfg      Config
+	cache    *cache
+	uid      int   // of children; 0: this process's own
+	noUser   error // why it is that
 	spawns   chan spawn
 	stopped  chan struct{} // closed when Run ends
 	compiles *queue
@@ -55,6 +59,9 @@ type Pool struct {
 	calls   map[string]int // in flight, by tenant
 	freed   chan struct{}  // closed, and replaced, when a worker or a share comes free
 	flights map[string]*flight
+	cutoff  uintptr // clone flags that leave a child no network
+	noNet   error   // why there are none
+	bounds  []Bound // as Confinement found last
 }
 
 // flight is a compile that several wait for.
@@ -84,19 +91,20 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(cfg.CacheDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make module cache: %w", err)
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = 1 << 30
 	}
-	dir, err := filepath.Abs(cfg.CacheDir)
+	if cfg.User == 0 {
+		cfg.User = nobody
+	}
+	uid, noUser := childUser(cfg.User)
+	cache, err := openCache(cfg.CacheDir, cfg.CacheBytes, uid)
 	if err != nil {
-		return nil, fmt.Errorf("make module cache: %w", err)
-	}
-	cfg.CacheDir = dir
-	if err := dropOldCache(dir); err != nil {
-		return nil, fmt.Errorf("empty module cache of another version: %w", err)
+		return nil, err
 	}
 	return &Pool{
-		cfg: cfg, spawns: make(chan spawn), stopped: make(chan struct{}),
+		cfg: cfg, cache: cache, uid: uid, noUser: noUser, cutoff: cutoffFlags(),
+		spawns: make(chan spawn), stopped: make(chan struct{}),
 		compiles: newQueue(compiles),
 		breakers: newBreakers(),
 		cores:    NewTokens(runtime.NumCPU()+1, runtime.NumCPU()),
@@ -117,14 +125,14 @@ func (p *Pool) Run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for range p.cfg.Workers {
-		if err := p.warm(children, &reaping); err != nil {
+		if err := p.first(children, &reaping); err != nil {
 			return fmt.Errorf("start sandbox worker: %w", err)
 		}
 	}
 	for {
 		select {
 		case s := <-p.spawns:
-			child, err := p.start(children, &reaping, s.part)
+			child, err := p.start(children, &reaping, s.part, s.dir)
 			s.done <- started{child, err}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -132,9 +140,9 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 }
 
-// warm starts one worker and puts it with the idle ones.
-func (p *Pool) warm(children context.Context, reaping *sync.WaitGroup) error {
-	child, err := p.start(children, reaping, "worker")
+// first starts one worker and puts it with the idle ones.
+func (p *Pool) first(children context.Context, reaping *sync.WaitGroup) error {
+	child, err := p.start(children, reaping, "worker", p.cache.dir)
 	if err != nil {
 		return err
 	}
@@ -160,59 +168,33 @@ func (p *Pool) Compile(ctx context.Context, tenant, digest string, module []byte
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %w", ErrModule, err)
 	}
-	child, err := p.spawn(ctx, "compile")
-	if err != nil {
+	if err := p.compile(ctx, digest, wasm.Rewrite(m)); err != nil {
 		return Report{}, err
-	}
-	defer child.kill()
-	rewritten := wasm.Rewrite(m)
-	if err := child.compile(ctx, rewritten); err != nil {
-		return Report{}, err
-	}
-	if err := p.keep(digest, rewritten); err != nil {
-		return Report{}, fmt.Errorf("keep rewritten module: %w", err)
 	}
 	return reportOf(m), nil
 }
 
-// keep puts a rewritten module where workers get it from, whole or not at all.
-func (p *Pool) keep(digest string, rewritten []byte) error {
-	f, err := os.CreateTemp(p.cfg.CacheDir, "rewritten-")
+// compile has a child compile a rewritten module, and installs what it made.
+func (p *Pool) compile(ctx context.Context, digest string, rewritten []byte) error {
+	room, err := p.cache.room()
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // when it could not be renamed
-	_, err = f.Write(rewritten)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), p.rewritten(digest))
-}
-
-// rewritten is the file of a rewritten module, which says too that the module is
-// in the cache. It names the engine and the rewriter: the code is for one
-// version on one kind of machine, under one table of costs.
-func (p *Pool) rewritten(digest string) string {
-	return filepath.Join(p.cfg.CacheDir, strings.ReplaceAll(digest, ":", "-")+"."+engineName()+"."+wasm.RewriterVersion+".wasm")
-}
-
-// dropOldCache empties a cache that another engine or rewriter filled. Nothing
-// of it would be found again.
-func dropOldCache(dir string) error {
-	entries, err := os.ReadDir(dir)
+	defer os.RemoveAll(room)
+	child, err := p.spawn(ctx, "compile", room)
 	if err != nil {
 		return err
 	}
-	mine := "." + engineName() + "." + wasm.RewriterVersion + ".wasm"
-	old := slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		return strings.HasSuffix(e.Name(), ".wasm") && !strings.HasSuffix(e.Name(), mine)
-	})
-	for _, e := range entries {
-		if old || strings.HasPrefix(e.Name(), "rewritten-") { // or cut short by a crash
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-		}
+	err = child.compile(ctx, rewritten)
+	child.kill()
+	<-child.gone // it writes no more
+	if err != nil {
+		return err
 	}
-	return err
+	if err := p.cache.install(digest, rewritten, room); err != nil {
+		return fmt.Errorf("install compiled module: %w", err)
+	}
+	return nil
 }
 
 // engineName is the version of wazero that is linked, and the architecture.
@@ -232,9 +214,22 @@ var engineName = sync.OnceValue(func() string {
 // seen it yet that takes a compile, once, whoever else asks meanwhile; a caller
 // whose ctx ends does not wait for it, and finds it done later.
 func (p *Pool) compiled(ctx context.Context, c Call) error {
-	if _, err := os.Stat(p.rewritten(c.Digest)); err == nil {
+	if p.cache.has(c.Digest) {
 		return nil
 	}
+	return p.compileOnce(ctx, c)
+}
+
+// compileAgain is for code that is not in the cache as it was: somebody removed or
+// spoilt it, or the processor is another. A worker must not compile, and could
+// not keep what it made.
+func (p *Pool) compileAgain(ctx context.Context, c Call, why error) error {
+	p.cfg.Log.Info("compiling a verifier again: its code is not in the cache as it was", "digest", c.Digest, "error", why)
+	return p.compileOnce(ctx, c)
+}
+
+// compileOnce compiles a module on this node, or waits for who does already.
+func (p *Pool) compileOnce(ctx context.Context, c Call) error {
 	p.mu.Lock()
 	f := p.flights[c.Digest]
 	if f == nil {
@@ -286,6 +281,11 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 		// worker even by being loaded gets no third.
 		result, err = p.once(ctx, c)
 	}
+	if errors.Is(err, errStale) {
+		if err = p.compileAgain(ctx, c, err); err == nil {
+			result, err = p.once(ctx, c)
+		}
+	}
 	result.Duration = time.Since(began)
 	quarantined, opened := p.breakers.note(c, probe, endingOf(err))
 	if quarantined {
@@ -321,7 +321,7 @@ func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
 		return Result{}, err
 	}
 	defer p.give(c.Tenant, child)
-	return child.call(ctx, p.cores, p.rewritten(c.Digest), c)
+	return child.call(ctx, p.cores, c)
 }
 
 // Warm has an idle worker load a module before the first login needs it. It is
@@ -330,12 +330,22 @@ func (p *Pool) Warm(ctx context.Context, c Call) error {
 	if err := p.compiled(ctx, c); err != nil {
 		return err
 	}
+	err := p.warm(ctx, c)
+	if errors.Is(err, errStale) {
+		if err = p.compileAgain(ctx, c, err); err == nil {
+			err = p.warm(ctx, c)
+		}
+	}
+	return err
+}
+
+func (p *Pool) warm(ctx context.Context, c Call) error {
 	child, err := p.take(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	module, err := child.missing(p.rewritten(c.Digest), c)
+	module, err := child.missing(c)
 	if err != nil || module == nil {
 		return err
 	}
@@ -413,7 +423,7 @@ func (p *Pool) another(ctx context.Context, tenant string) (*process, error) {
 	var child *process
 	err := fmt.Errorf("%w: workers die at their start on this node; its log says more", ErrBusy)
 	if p.respawn.left() <= 0 {
-		if child, err = p.spawn(ctx, "worker"); err == nil {
+		if child, err = p.spawn(ctx, "worker", p.cache.dir); err == nil {
 			return child, nil
 		}
 	}
@@ -452,7 +462,7 @@ func (p *Pool) replace() {
 	var child *process
 	err := p.pause()
 	if err == nil {
-		child, err = p.spawn(context.Background(), "worker")
+		child, err = p.spawn(context.Background(), "worker", p.cache.dir)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

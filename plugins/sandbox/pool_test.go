@@ -264,8 +264,47 @@ func TestAWorkerIsConfined(t *testing.T) {
 		t.Errorf("the environment reached it: %s", env)
 	}
 	limits, err := os.ReadFile(proc + "/limits")
+	if err != nil || !strings.Contains(string(limits), "Max file size             0 ") {
+		t.Errorf("limits: %v\n%s", err, limits)
+	}
 	if err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {
 		t.Errorf("limits: %v\n%s", err, limits)
+	}
+}
+
+// As root a worker is a user that owns nothing, with a directory for its root and,
+// where the kernel gives one, a network of its own.
+func TestAWorkerOfRootIsSomebodyElseSomewhereElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this is not root; TestConfinementSaysWhatIsInForce tells what is then")
+	}
+	p := newPool(t, sandbox.Config{Workers: 1, User: 61000})
+	callFor(t, p, "a", guesttest.Accepts("x").Module())
+	bounds, err := p.Confinement(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sandbox worker").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := "/proc/" + strings.Fields(string(out))[0]
+	status, err := os.ReadFile(proc + "/status")
+	for _, want := range []string{"Uid:\t61000\t61000\t61000\t61000\n", "Gid:\t61000\t61000\t61000\t61000\n", "Groups:\t \n", "CapEff:\t0000000000000000\n", "CapPrm:\t0000000000000000\n"} {
+		if err != nil || !strings.Contains(string(status), want) {
+			t.Errorf("status: %v; want %q in\n%s", err, want, status)
+		}
+	}
+	if root, err := os.Readlink(proc + "/root"); err != nil || root != p.CacheDir() {
+		t.Errorf("its root is %s, %v; want %s", root, err, p.CacheDir())
+	}
+	theirs, err1 := os.Readlink(proc + "/ns/net")
+	ours, err2 := os.Readlink("/proc/self/ns/net")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if told := strings.Contains(strings.Join(bounds[0].Off, "\n"), "network:"); (theirs == ours) != told {
+		t.Errorf("its network is %s, ours %s; off are %q", theirs, ours, bounds[0].Off)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,11 +28,13 @@ type process struct {
 	gone   chan struct{}
 	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
+	cache  *cache
 }
 
 // spawn asks Run's thread for a child.
 type spawn struct {
 	part string
+	dir  string // the only one that it is to know
 	done chan started
 }
 
@@ -40,8 +43,8 @@ type started struct {
 	err   error
 }
 
-func (p *Pool) spawn(ctx context.Context, part string) (*process, error) {
-	s := spawn{part, make(chan started, 1)}
+func (p *Pool) spawn(ctx context.Context, part, dir string) (*process, error) {
+	s := spawn{part, dir, make(chan started, 1)}
 	select {
 	case p.spawns <- s:
 	case <-ctx.Done():
@@ -58,21 +61,20 @@ func (p *Pool) spawn(ctx context.Context, part string) (*process, error) {
 
 // start starts a child that dies with this process, and reaps it. Only Run's
 // thread calls it.
-func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part string) (*process, error) {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		return nil, err
+func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part, dir string) (*process, error) {
+	p.mu.Lock()
+	cutoff := p.cutoff
+	p.mu.Unlock()
+	child, err := p.launch(children, part, dir, cutoff)
+	if err != nil && cutoff != 0 && isRefusal(err) {
+		// This kernel, or who runs us, lets us make no network without a way out.
+		// A filter still keeps children from making sockets.
+		p.mu.Lock()
+		p.cutoff, p.noNet = 0, err
+		p.mu.Unlock()
+		child, err = p.launch(children, part, dir, 0)
 	}
-	defer theirs.Close()
-	child := &process{conn: ours, said: &head{}, gone: make(chan struct{})}
-	argv := append(slices.Clone(p.cfg.Command), part, p.cfg.CacheDir)
-	child.cmd = exec.CommandContext(children, argv[0], argv[1:]...)
-	child.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // and nothing of ours
-	child.cmd.ExtraFiles = []*os.File{theirs}
-	child.cmd.Stderr = child.said
-	child.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := child.cmd.Start(); err != nil {
-		ours.Close()
+	if err != nil {
 		return nil, err
 	}
 	reaping.Add(1)
@@ -80,7 +82,28 @@ func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part str
 		defer reaping.Done()
 		child.cmd.Wait() // how it ended is told by who was using it, who may still read its last frame
 		close(child.gone)
+		p.cache.gone(child)
 	}()
+	return child, nil
+}
+
+func (p *Pool) launch(children context.Context, part, dir string, cutoff uintptr) (*process, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	child := &process{conn: ours, said: &head{}, gone: make(chan struct{}), cache: p.cache}
+	argv := append(slices.Clone(p.cfg.Command), part, dir, strconv.Itoa(p.uid))
+	child.cmd = exec.CommandContext(children, argv[0], argv[1:]...)
+	child.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // and nothing of ours
+	child.cmd.ExtraFiles = []*os.File{theirs}
+	child.cmd.Stderr = child.said
+	child.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Cloneflags: cutoff}
+	if err := child.cmd.Start(); err != nil {
+		ours.Close()
+		return nil, err
+	}
 	return child, nil
 }
 
@@ -153,23 +176,22 @@ func (c *process) lastWords() string {
 // errUnbegun: the worker died before the guest began, so that nothing was done.
 var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
 
+// errStale: a module's code is not in the cache as it should be.
+var errStale = fmt.Errorf("%w: its compiled code cannot be read on this node", ErrBusy)
+
 // How a guest took its worker with it.
 var (
 	errOverran = fmt.Errorf("%w: it ran longer than its wall limit", ErrGuest)
 	errDied    = fmt.Errorf("%w: its worker ended", ErrGuest)
 )
 
-// missing is the module of a call, from the file where it is kept rewritten, when
-// the child does not have it, and nil when it does.
-func (c *process) missing(file string, call Call) ([]byte, error) {
+// missing is the rewritten module of a call when the child does not have it, and
+// nil when it does.
+func (c *process) missing(call Call) ([]byte, error) {
 	if slices.Contains(c.loaded, call.key()) {
 		return nil, nil
 	}
-	module, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read rewritten module: %w", err)
-	}
-	return module, nil
+	return c.cache.read(call.Digest)
 }
 
 // load gives the child a module that it does not have.
@@ -180,7 +202,8 @@ func (c *process) load(ctx context.Context, call Call, module []byte) error {
 		until = d
 	}
 	c.conn.SetDeadline(until)
-	err := frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module}}.write(c.conn)
+	c.cache.holds(c, append(c.digests(), call.Digest))
+	err := frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module, []byte(entry(call.Digest))}}.write(c.conn)
 	var f frame
 	if err == nil {
 		f, err = readFrame(c.conn)
@@ -193,14 +216,29 @@ func (c *process) load(ctx context.Context, call Call, module []byte) error {
 		c.kill()
 		return fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
-	if f.kind != kindOK {
+	switch f.kind {
+	case kindOK:
+	case kindStale:
+		return errStale
+	default:
 		return fmt.Errorf("%w: %s", ErrGuest, text(f))
 	}
 	for len(c.loaded) >= maxLoaded {
 		c.loaded = c.loaded[1:]
 	}
 	c.loaded = append(c.loaded, key)
+	c.cache.holds(c, c.digests())
 	return nil
+}
+
+// digests are those of the modules that the child has.
+func (c *process) digests() []string {
+	var list []string
+	for _, key := range c.loaded {
+		digest, _, _ := strings.Cut(key, "/")
+		list = append(list, digest)
+	}
+	return list
 }
 
 func text(f frame) string {
@@ -212,8 +250,8 @@ func text(f frame) string {
 
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
-func (c *process) call(ctx context.Context, cores *Tokens, file string, call Call) (Result, error) {
-	module, err := c.missing(file, call)
+func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
+	module, err := c.missing(call)
 	if err != nil {
 		return Result{}, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,7 +156,12 @@ func TestWorkersThatDieAtTheirStartAreNotStartedWithoutEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := Call{Tenant: "a", Digest: "sha256:0", Wall: time.Second}
-	if err := os.WriteFile(p.rewritten(c.Digest), nil, 0o600); err != nil {
+	room, err := p.cache.room()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave(t, room, "wazero-v1", codeName, []byte("code"))
+	if err := p.cache.install(c.Digest, nil, room); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -175,37 +178,5 @@ func TestWorkersThatDieAtTheirStartAreNotStartedWithoutEnd(t *testing.T) {
 	// the free ones, and up to MaxWorkers beside each other.
 	if n := p.Counters().Stillborn; n <= respawnFree || n > 16 {
 		t.Fatalf("%d workers were started in 2 s", n)
-	}
-}
-
-func TestACacheOfAnotherRewriterIsEmptied(t *testing.T) {
-	dir := t.TempDir()
-	p, err := New(Config{CacheDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine := p.rewritten("sha256:1")
-	write := func(name string) {
-		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(mine)
-	write(filepath.Join(dir, "rewritten-123"))
-	again := func() (left []os.DirEntry) {
-		if _, err := New(Config{CacheDir: dir}); err != nil {
-			t.Fatal(err)
-		}
-		if left, err = os.ReadDir(dir); err != nil {
-			t.Fatal(err)
-		}
-		return left
-	}
-	if left := again(); len(left) != 1 || left[0].Name() != filepath.Base(mine) {
-		t.Fatalf("left of one's own: %v", left)
-	}
-	write(filepath.Join(dir, "sha256-1.wazero-v0-amd64.0.wasm"))
-	if left := again(); len(left) != 0 {
-		t.Fatalf("left of another's: %v", left)
 	}
 }

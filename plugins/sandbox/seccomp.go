@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,11 +54,12 @@ func jump(test uint16, k uint32, yes, no uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_K | test, K: k, Jt: yes, Jf: no}
 }
 
-// filterOf is the program that judges each system call of a child.
-func filterOf(arch uint32, writes bool) []unix.SockFilter {
+// filterOf is the program that judges each system call of a child. What it
+// refuses fails with errno.
+func filterOf(arch uint32, writes bool, errno syscall.Errno) []unix.SockFilter {
 	const load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	allow := statement(unix.BPF_RET, unix.SECCOMP_RET_ALLOW)
-	no := statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM))
+	no := statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(errno))
 	absent := statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS))
 	f := []unix.SockFilter{
 		statement(load, dataArch), jump(unix.BPF_JEQ, arch, 1, 0), no,
@@ -82,12 +84,12 @@ func filterOf(arch uint32, writes bool) []unix.SockFilter {
 
 // filterCalls puts all threads of this process, and those to come, under the
 // filter. It needs no-new-privileges.
-func filterCalls(writes bool) error {
+func filterCalls(writes bool, errno syscall.Errno) error {
 	arch, ok := auditArch[runtime.GOARCH]
 	if !ok {
 		return fmt.Errorf("filter system calls: not written for %s", runtime.GOARCH)
 	}
-	f := filterOf(arch, writes)
+	f := filterOf(arch, writes, errno)
 	program := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {

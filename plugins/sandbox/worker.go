@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -24,6 +24,7 @@ const maxLoaded = 8
 // that is fresh, or that cannot be told from one.
 type worker struct {
 	cacheDir string
+	unbound  []string // why measures are not in force
 	parent   io.ReadWriter
 	loaded   map[string]*module
 	order    []string // keys of loaded, the least lately used first
@@ -57,7 +58,7 @@ func (w *worker) serve(ctx context.Context) error {
 		case kindLoad:
 			answer, err = w.load(ctx, f)
 		case kindProbe:
-			answer = frame{kindOK, [][]byte{[]byte(strings.Join(probe(w.cacheDir), "\n"))}}
+			answer = frame{kindOK, [][]byte{probing(f, w.cacheDir, w.unbound)}}
 		case kindCall:
 			answer, settle, err = w.call(ctx, f)
 		}
@@ -77,11 +78,14 @@ func (w *worker) serve(ctx context.Context) error {
 }
 
 func (w *worker) load(ctx context.Context, f frame) (frame, error) {
-	if err := f.need(3); err != nil {
+	if err := f.need(4); err != nil {
 		return frame{}, err
 	}
 	key := string(f.args[0])
-	m, err := w.open(ctx, int(parseNumber(f.args[1])), f.args[2])
+	m, err := w.open(ctx, int(parseNumber(f.args[1])), f.args[2], string(f.args[3]))
+	if errors.Is(err, errStale) {
+		return frame{kind: kindStale}, nil
+	}
 	if err != nil {
 		return frame{kindFailed, [][]byte{[]byte(tidy(err))}}, nil
 	}
@@ -108,14 +112,16 @@ func (w *worker) unload(ctx context.Context, key string) {
 
 // open makes a module ready. A runtime of its own keeps modules apart and
 // gives their types back when it goes.
-func (w *worker) open(ctx context.Context, memoryMiB int, code []byte) (*module, error) {
-	cache, err := wazero.NewCompilationCacheWithDir(w.cacheDir)
+func (w *worker) open(ctx context.Context, memoryMiB int, code []byte, entry string) (*module, error) {
+	cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(w.cacheDir, entry))
 	if err != nil {
-		return nil, fmt.Errorf("open module cache: %w", err)
+		return nil, fmt.Errorf("%w: %w", errStale, err)
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, engine(cache, memoryMiB))
 	m := &module{runtime: r, cache: cache}
-	if m.compiled, err = r.CompileModule(ctx, code); err == nil {
+	if m.compiled, err = r.CompileModule(ctx, code); err != nil {
+		err = fmt.Errorf("%w: %w", errStale, err) // it was compiled once
+	} else {
 		err = bindHost(ctx, r, m.compiled)
 	}
 	if err != nil {

@@ -264,7 +264,7 @@ func TestAWorkerIsConfined(t *testing.T) {
 		t.Errorf("the environment reached it: %s", env)
 	}
 	limits, err := os.ReadFile(proc + "/limits")
-	if err != nil || !strings.Contains(string(limits), "Max file size             0 ") {
+	if err != nil || !strings.Contains(string(limits), "Max file size             8388608 ") {
 		t.Errorf("limits: %v\n%s", err, limits)
 	}
 	if err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {

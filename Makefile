@@ -66,7 +66,7 @@ toolchains:
 
 $(NPM_DONE):
 	@rm -rf $(NPM_DIR) && mkdir -p $(NPM_DIR)
-	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
+	npm install --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
 	@touch $@
 
 # One verifier in five languages, for the tests, and one that only works: the

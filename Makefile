@@ -9,7 +9,7 @@ BENCH_SESSIONS ?= 10000,100000
 BENCH_TIME     ?= 6s
 BENCHED        := ./cmd/doorward ./service/web ./plugins/sandbox
 
-.PHONY: build verifiers run test lint unit soak bench fuzz needs toolchains guests clean
+.PHONY: build verifiers run test lint unit soak bench fuzz toolchains guests clean
 
 build: verifiers
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/doorward ./cmd/doorward
@@ -27,7 +27,7 @@ run: build
 	bin/doorward dev
 
 # The whole suite: what CI runs, and what is green only as a whole.
-test: needs build guests lint unit
+test: toolchains guests build lint unit
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -43,67 +43,94 @@ unit:
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward
 
-# Programs that the tests drive: the real htpasswd, and the compilers of guests.
-needs: toolchains
-	@command -v htpasswd >/dev/null || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq apache2-utils >/dev/null; \
-		else echo 'the tests need htpasswd: install apache2-utils'; exit 1; fi; }
+# What the tests drive besides Go, as Debian's packages: htpasswd, and compilers of
+# verifiers in C, Rust, AssemblyScript and JavaScript. Rust is called by its path: a
+# newer one that stands before it has no Wasm library. nodejs and npm are there
+# wherever node and npm are, whoever installed them.
+PACKAGES := apache2-utils clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
+NPM      := assemblyscript@0.27.31 qjsc@0.3.0
+NPM_DIR  := bin/npm
+NPM_DONE := $(NPM_DIR)/$(firstword $(NPM))+$(lastword $(NPM))
+ASC      := $(NPM_DIR)/node_modules/assemblyscript/bin/asc.js
+QUICKJS  := $(NPM_DIR)/node_modules/qjsc/deps/quickjs_2021_03_27
 
-# Compilers of verifiers in C, Rust, AssemblyScript and JavaScript. Rust is
-# Debian's by its path: a newer one that stands before it has no Wasm library.
-TOOLCHAINS := clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
-NPM        := assemblyscript@0.27.31 qjsc@0.3.0
-NPM_DIR    := bin/npm
-ASC        := $(NPM_DIR)/node_modules/assemblyscript/bin/asc.js
-QUICKJS    := $(NPM_DIR)/node_modules/qjsc/deps/quickjs_2021_03_27
+toolchains:
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+	command -v node >/dev/null || missing="$$missing nodejs"; command -v npm >/dev/null || missing="$$missing npm"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "the tests need packages of Debian 12 that are not installed; as root, run: apt-get install --no-install-recommends$$missing" >&2; exit 1; fi; \
+	echo "installing$$missing"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	@$(MAKE) --no-print-directory $(NPM_DONE)
 
-toolchains: $(NPM_DIR)/installed
-	@dpkg -s $(TOOLCHAINS) >/dev/null 2>&1 || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TOOLCHAINS) >/dev/null; \
-		else echo 'guests need a Debian with these packages, which root installs by make toolchains: $(TOOLCHAINS)'; exit 1; fi; }
-
-$(NPM_DIR)/installed: Makefile
-	@command -v npm >/dev/null || { echo 'guests need npm and node, for the packages $(NPM)'; exit 1; }
-	@mkdir -p $(NPM_DIR)
-	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
+$(NPM_DONE):
+	@rm -rf $(NPM_DIR) && mkdir -p $(NPM_DIR)
+	npm install --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
 	@touch $@
 
-# One verifier in five languages, for the tests: bin/guests/*.wasm.
-GUESTS  := plugins/testdata/guests
-GUEST_C := clang-14 --target=wasm32-wasi -O2 -mexec-model=reactor
+# One verifier in five languages, for the tests, and one that only works: the
+# files are bin/guests/LANGUAGE.wasm and LANGUAGE-work.wasm.
+GUESTS   := plugins/testdata/guests
+BUILT    := bin/guests
+GUEST_C  := clang-14 --target=wasm32-wasi -O2 -mexec-model=reactor
+STACK    := -Wl,--strip-all -Wl,--stack-first # what runs over it traps, and does not write over data
 
-guests: toolchains bin/guests/c.wasm bin/guests/rust.wasm bin/guests/assemblyscript.wasm bin/guests/js.wasm
-	cd $(GUESTS)/go && GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/guests/go.wasm .
+guests: toolchains
+	@mkdir -p $(BUILT)/quickjs
+	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l.wasm $(BUILT)/$l-work.wasm)
 
-bin/guests/c.wasm: $(wildcard $(GUESTS)/c/*) | toolchains
-	@mkdir -p bin/guests
-	$(GUEST_C) -Wall -Werror -Wl,--strip-all -o $@ $(GUESTS)/c/verifier.c
+$(BUILT)/c.wasm: $(GUESTS)/c/verifier.c $(GUESTS)/c/doorward.h
+	$(GUEST_C) -Wall -Werror $(STACK) -o $@ $<
 
-bin/guests/rust.wasm: $(wildcard $(GUESTS)/rust/*) | toolchains
-	@mkdir -p bin/guests
-	/usr/bin/rustc --edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C linker=wasm-ld-14 -C strip=symbols -o $@ $(GUESTS)/rust/verifier.rs
+$(BUILT)/c-work.wasm: $(GUESTS)/c/work.c $(GUESTS)/c/doorward.h
+	$(GUEST_C) -Wall -Werror $(STACK) -o $@ $<
 
-bin/guests/assemblyscript.wasm: $(wildcard $(GUESTS)/assemblyscript/*) | toolchains
-	@mkdir -p bin/guests
-	node $(ASC) $(GUESTS)/assemblyscript/verifier.ts --runtime stub --optimizeLevel 3 --use abort=$(GUESTS)/assemblyscript/doorward/abort -o $@
+RUSTC := /usr/bin/rustc --edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C linker=wasm-ld-14 -C strip=symbols
+
+$(BUILT)/rust.wasm: $(GUESTS)/rust/verifier.rs $(GUESTS)/rust/doorward.rs
+	$(RUSTC) -o $@ $<
+
+$(BUILT)/rust-work.wasm: $(GUESTS)/rust/work.rs
+	$(RUSTC) -o $@ $<
+
+ASCRIPT := node $(ASC) --runtime stub --optimizeLevel 3 --use abort=$(GUESTS)/assemblyscript/doorward/abort
+
+$(BUILT)/assemblyscript.wasm: $(GUESTS)/assemblyscript/verifier.ts $(GUESTS)/assemblyscript/doorward.ts $(NPM_DONE)
+	$(ASCRIPT) $< -o $@
+
+$(BUILT)/assemblyscript-work.wasm: $(GUESTS)/assemblyscript/work.ts $(GUESTS)/assemblyscript/doorward.ts $(NPM_DONE)
+	$(ASCRIPT) $< -o $@
 
 # wasi-libc rounds one way only, so QuickJS's two other ways are that one: it
-# minds the last digit of toFixed and toPrecision, half way between two. Its stack
-# is first in memory: what runs over it traps instead of writing over data.
-bin/guests/quickjs.o: $(NPM_DIR)/installed | toolchains
-	@mkdir -p bin/guests/quickjs
-	for f in quickjs libregexp libunicode cutils; do \
-		$(GUEST_C) -w -D_GNU_SOURCE -DEMSCRIPTEN -DCONFIG_VERSION='"2021-03-27"' -DFE_DOWNWARD=0 -DFE_UPWARD=0 \
-			-c -o bin/guests/quickjs/$$f.o $(QUICKJS)/$$f.c || exit 1; \
-	done
-	wasm-ld-14 -r -o $@ bin/guests/quickjs/*.o
+# minds the last digit of toFixed and toPrecision, half way between two.
+ENGINE := $(foreach f,quickjs libregexp libunicode cutils,$(BUILT)/quickjs/$f.o)
 
-bin/guests/js.wasm: bin/guests/quickjs.o $(wildcard $(GUESTS)/js/*) $(GUESTS)/c/doorward.h
-	{ echo '#include <stdint.h>'; echo 'const char dw_script[] = {'; od -An -v -tx1 $(GUESTS)/js/verifier.js | sed 's/ \(..\)/0x\1,/g'; \
-		echo "0};const uint32_t dw_script_length = $$(wc -c < $(GUESTS)/js/verifier.js);"; } > bin/guests/script.c
-	$(GUEST_C) -I$(QUICKJS) -Wl,--strip-all -Wl,--stack-first -Wl,-z,stack-size=1048576 -o $@ $(GUESTS)/js/engine.c bin/guests/script.c bin/guests/quickjs.o
+$(BUILT)/quickjs/%.o: $(NPM_DONE)
+	$(GUEST_C) -w -D_GNU_SOURCE -DEMSCRIPTEN -DCONFIG_VERSION='"2021-03-27"' -DFE_DOWNWARD=0 -DFE_UPWARD=0 -c -o $@ $(QUICKJS)/$*.c
+
+$(BUILT)/quickjs/engine.o: $(GUESTS)/js/engine.c $(GUESTS)/c/doorward.h $(NPM_DONE)
+	$(GUEST_C) -I$(QUICKJS) -c -o $@ $<
+
+$(BUILT)/quickjs/script-%.c: $(GUESTS)/js/%.js
+	{ echo '#include <stdint.h>'; echo 'const char dw_script[] = {'; od -An -v -tx1 $< | sed 's/ \(..\)/0x\1,/g'; \
+		echo "0};const uint32_t dw_script_length = $$(wc -c < $<);"; } > $@
+
+$(BUILT)/js.wasm: $(BUILT)/quickjs/script-verifier.c $(BUILT)/quickjs/engine.o $(ENGINE)
+	$(GUEST_C) $(STACK) -Wl,-z,stack-size=1048576 -o $@ $^
+
+$(BUILT)/js-work.wasm: $(BUILT)/quickjs/script-work.c $(BUILT)/quickjs/engine.o $(ENGINE)
+	$(GUEST_C) $(STACK) -Wl,-z,stack-size=1048576 -o $@ $^
+
+GUEST_GO := GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w'
+
+.PHONY: $(BUILT)/go.wasm $(BUILT)/go-work.wasm
+$(BUILT)/go.wasm:
+	$(GUEST_GO) -o $@ ./$(GUESTS)/go
+
+$(BUILT)/go-work.wasm:
+	$(GUEST_GO) -o $@ ./$(GUESTS)/go/work
 
 # What takes too long for every change.
 soak:

@@ -70,9 +70,9 @@ func (h *host) call(guest api.Module, name string, stack []uint64) {
 		}
 		stack[0] = uint64(len(h.answer))
 	case abi.FuncConfigGet:
-		h.result = []byte(h.config[string(view(stack[0], stack[1]))])
-		stack[0] = uint64(len(h.result))
-		if len(h.result) == 0 {
+		value, there := h.config[string(view(stack[0], stack[1]))]
+		h.result, stack[0] = []byte(value), uint64(len(value))
+		if !there {
 			stack[0] = api.EncodeI32(abi.ErrNotFound)
 		}
 	case abi.FuncPasswordVerify:

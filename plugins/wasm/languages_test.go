@@ -1,101 +1,118 @@
 package wasm_test
 
 import (
+	"bytes"
 	"encoding/json"
-	"fmt"
-	"os"
 	"reflect"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
 
+	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/plugins/wasm"
 )
 
-// languages are those that plugins/testdata/guests has one verifier in.
-var languages = []string{"c", "rust", "assemblyscript", "js", "go"}
+const repository = "../.."
 
-func guestIn(t testing.TB, language string) []byte {
-	t.Helper()
-	b, err := os.ReadFile("../../bin/guests/" + language + ".wasm")
-	if err != nil {
-		t.Fatalf("the guests are not built; run make guests: %v", err)
-	}
-	return b
+// ways are how a module may be run: what each says, another says too.
+var ways = []struct {
+	name    string
+	config  func() wazero.RuntimeConfig
+	rewrite func(*wasm.Module) []byte
+	fuel    int64
+}{
+	{"interpreted", wazero.NewRuntimeConfigInterpreter, nil, 0},
+	{"interpreted, rewritten", wazero.NewRuntimeConfigInterpreter, wasm.Rewrite, aLogin},
+	{"compiled", wazero.NewRuntimeConfigCompiler, nil, 0},
+	{"compiled, rewritten", wazero.NewRuntimeConfigCompiler, wasm.Rewrite, aLogin},
 }
 
-// answering is a request as a guest gets it for a challenge's answer.
-func answering(state, code string) []byte {
-	return fmt.Appendf(nil, `{"abi":1,"tenant":"acme","method":"password","request_id":"r2","attempt":2,"credential":{"code":%q},"client":{},"state":%s,"now_ms":1700000000000}`, code, state)
-}
+// aLogin is the fuel that a login has, unless its verifier asks for more.
+const aLogin = 50 * wasm.FuelPerMillisecond
 
 // One verifier in five languages gives the same verdicts, as it is and
 // rewritten, interpreted and compiled.
 func TestFiveLanguagesGiveTheSameVerdicts(t *testing.T) {
-	config := map[string]string{
-		"alice": "hash of wonderland", "role:alice": `chief "of" staff \ é`,
-		"bob": "hash of builder", "totp:bob": "code is 123456", "role:bob": "worker",
-		`q"\é😀`: "hash of p\"\\\té😀",
-	}
-	const no = `{"decision":"reject","code":"bad_credentials"}`
-	vectors := []struct {
-		name    string
-		request []byte
-		empty   bool // no configuration
-		want    string
-	}{
-		{"right", login("alice", "wonderland"), false, `{"decision":"accept","subject":"alice","claims":{"role":"chief \"of\" staff \\ é"},"amr":["pwd"]}`},
-		{"wrong", login("alice", "x"), false, no},
-		{"no password", login("alice", ""), false, no},
-		{"nobody", login("nobody", "x"), false, no},
-		{"no name", login("", "x"), false, no},
-		{"no configuration", login("alice", "wonderland"), true, no},
-		{"nothing", []byte("{}"), false, no},
-		{"first step", login("bob", "builder"), false, `{"decision":"challenge","type":"otp","public":{"digits":6},"private":{"user":"bob"},"ttl":300,"max_attempts":5}`},
-		{"second step", answering(`{"user":"bob"}`, "123456"), false, `{"decision":"accept","subject":"bob","claims":{"role":"worker"},"amr":["pwd","otp"]}`},
-		{"wrong code", answering(`{"user":"bob"}`, "654321"), false, no},
-		{"second step of one who has none", answering(`{"user":"alice"}`, "123456"), false, no},
-		{"escapes", []byte(`{"credential":{"other":{"username":"x"},"username":"q\"\\\u00e9\ud83d\ude00","password":"p\"\\\té😀"}}`), false, `{"decision":"accept","subject":"q\"\\é😀","amr":["pwd"]}`},
-	}
-	const fuel = 50 * wasm.FuelPerMillisecond
-	for _, language := range languages {
-		module := guestIn(t, language)
-		for _, engine := range []struct {
-			name    string
-			config  wazero.RuntimeConfig
-			rewrite func(*wasm.Module) []byte
-			fuel    int64
-		}{
-			{"interpreted", wazero.NewRuntimeConfigInterpreter(), nil, 0},
-			{"interpreted, rewritten", wazero.NewRuntimeConfigInterpreter(), wasm.Rewrite, fuel},
-			{"compiled", wazero.NewRuntimeConfigCompiler(), nil, 0},
-			{"compiled, rewritten", wazero.NewRuntimeConfigCompiler(), wasm.Rewrite, fuel},
-		} {
-			t.Run(language+"/"+engine.name, func(t *testing.T) {
-				g, err := start(t.Context(), engine.config, module, engine.rewrite, engine.fuel)
+	users := guesttest.Users(func(password string) string { return "hash of " + password }, "code is 123456")
+	for _, language := range guesttest.Languages {
+		module := guesttest.In(t, repository, language)
+		for _, way := range ways {
+			t.Run(language+"/"+way.name, func(t *testing.T) {
+				g, err := start(t.Context(), way.config(), module, way.rewrite, way.fuel)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer g.runtime.Close(t.Context())
-				for _, v := range vectors {
-					g.host.config = config
-					if v.empty {
-						g.host.config = nil
+				for _, s := range guesttest.Logins("123456") {
+					g.host.config = users
+					agree(t, g, s)
+				}
+				g.host.config = nil
+				agree(t, g, guesttest.Sign{Name: "no configuration", Request: login("alice", "wonderland"), Want: `{"decision":"reject","code":"bad_credentials"}`})
+			})
+		}
+	}
+}
+
+// agree asks a guest and holds its verdict against what all say.
+func agree(t *testing.T, g *guest, s guesttest.Sign) {
+	t.Helper()
+	answer, err := g.ask(t.Context(), s.Request)
+	if err != nil {
+		t.Errorf("%s: %.2000s", s.Name, reason(err))
+		return
+	}
+	var got, want any
+	if err := json.Unmarshal(answer, &got); err != nil {
+		t.Errorf("%s: %q: %v", s.Name, answer, err)
+	}
+	if err := json.Unmarshal([]byte(s.Want), &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: %s, want %s", s.Name, answer, s.Want)
+	}
+}
+
+// What calls itself without end traps in every language and answers nothing. In C
+// and what is written in C the stack in memory comes first: what runs over it
+// writes over nothing.
+func TestRecursionWithoutEndTrapsInEveryLanguage(t *testing.T) {
+	script := []byte("What a verifier may spend time on")
+	for _, language := range guesttest.Languages {
+		requests := []string{"333"}
+		if language == "js" {
+			requests = append(requests, "4444", "55555", "666666", "7777777", "88888888", "999999999")
+		}
+		cache := wazero.NewCompilationCache()
+		defer cache.Close(t.Context())
+		for _, request := range requests {
+			t.Run(language+"/"+request, func(t *testing.T) {
+				g, err := start(t.Context(), wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache), guesttest.WorkIn(t, repository, language), wasm.Rewrite, aLogin)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.runtime.Close(t.Context())
+				at := bytes.Index(memoryOf(g), script)
+				before := bytes.Clone(memoryOf(g))
+				answer, err := g.ask(t.Context(), []byte(request))
+				fuel, stack := left(g.instance)
+				t.Logf("%v, fuel %d, stack %d", reason(err), fuel, stack)
+				if request == "4444" { // a script may recurse: trees have some depth
+					if err != nil || string(answer) != `{"result":300}` {
+						t.Errorf("%s %v", answer, reason(err))
 					}
-					answer, err := g.ask(t.Context(), v.request)
-					if err != nil {
-						t.Errorf("%s: %v", v.name, err)
-						continue
+					return
+				}
+				if err == nil || len(answer) > 0 {
+					t.Fatalf("it came to an end: %q %v", answer, err)
+				}
+				if language == "js" {
+					if at < 1<<20 {
+						t.Errorf("the script is at %d, below the stack", at)
 					}
-					var got, want any
-					if err := json.Unmarshal(answer, &got); err != nil {
-						t.Errorf("%s: %q: %v", v.name, answer, err)
-					}
-					if err := json.Unmarshal([]byte(v.want), &want); err != nil {
-						t.Fatal(err)
-					}
-					if !reflect.DeepEqual(got, want) {
-						t.Errorf("%s: %s, want %s", v.name, answer, v.want)
+					if kept := memoryOf(g)[at : at+1000]; !bytes.Equal(kept, before[at:at+1000]) {
+						t.Errorf("the script was written over: %q", kept)
 					}
 				}
 			})
@@ -103,16 +120,30 @@ func TestFiveLanguagesGiveTheSameVerdicts(t *testing.T) {
 	}
 }
 
-// BenchmarkLanguages is a login as it is and rewritten, in each language.
+func memoryOf(g *guest) []byte {
+	memory := g.instance.Memory()
+	b, _ := memory.Read(0, memory.Size())
+	return b
+}
+
+// BenchmarkLanguages is what metering costs in each language: of a login, of what
+// computes, and of what hardly does anything but call functions.
 func BenchmarkLanguages(b *testing.B) {
-	request := login("alice", "wonderland")
-	for _, language := range languages {
-		b.Run(language, func(b *testing.B) {
-			compare(b, guestIn(b, language), func(g *guest) error {
+	for _, language := range guesttest.Languages {
+		b.Run(language+"/login", func(b *testing.B) {
+			compare(b, guesttest.In(b, repository, language), func(g *guest) error {
 				g.host.config = map[string]string{"alice": "wonderland", "role:alice": "chief"}
-				_, err := g.ask(b.Context(), request)
+				_, err := g.ask(b.Context(), login("alice", "wonderland"))
 				return err
 			})
 		})
+		for name, request := range map[string]string{"computing": "1", "calling": "22"} {
+			b.Run(language+"/"+name, func(b *testing.B) {
+				compare(b, guesttest.WorkIn(b, repository, language), func(g *guest) error {
+					_, err := g.ask(b.Context(), []byte(request))
+					return err
+				})
+			})
+		}
 	}
 }

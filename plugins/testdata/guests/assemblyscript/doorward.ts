@@ -27,13 +27,19 @@ export function read(n: i32): Request {
   return new Request(String.UTF8.decode(b));
 }
 
+// Half a character, which a string of UTF-16 may have and UTF-8 has not, becomes
+// the one that stands for what cannot be read.
+function utf8(s: string): ArrayBuffer {
+  return String.UTF8.encode(s, false, String.UTF8.ErrorMode.REPLACE);
+}
+
 export function write(s: string): void {
-  const b = String.UTF8.encode(s);
+  const b = utf8(s);
   output_write(changetype<usize>(b), b.byteLength);
 }
 
 export function config(key: string): string | null {
-  const k = String.UTF8.encode(key);
+  const k = utf8(key);
   const n = config_get(changetype<usize>(k), k.byteLength);
   if (n < 0) return null;
   const b = new ArrayBuffer(n);
@@ -42,12 +48,12 @@ export function config(key: string): string | null {
 }
 
 export function passwordVerify(hash: string, password: string): bool {
-  const h = String.UTF8.encode(hash), p = String.UTF8.encode(password);
+  const h = utf8(hash), p = utf8(password);
   return password_verify(changetype<usize>(h), h.byteLength, changetype<usize>(p), p.byteLength) == 1;
 }
 
 export function totpVerify(secret: string, code: string): bool {
-  const s = String.UTF8.encode(secret), c = String.UTF8.encode(code);
+  const s = utf8(secret), c = utf8(code);
   return totp_verify(changetype<usize>(s), s.byteLength, changetype<usize>(c), c.byteLength) == 1;
 }
 
@@ -55,15 +61,31 @@ export function accept(user: string, claims: string, amr: string): string {
   return '{"decision":"accept","subject":' + quote(user) + claims + ',"amr":' + amr + "}";
 }
 
+// Text is a string that is being written. Adding to a string copies it, and
+// nothing is ever given back.
+class Text {
+  private units: ArrayBuffer;
+  private n: i32 = 0;
+  constructor(most: i32) { this.units = new ArrayBuffer(most << 1); }
+  add(c: i32): void { store<u16>(changetype<usize>(this.units) + (this.n++ << 1), <u16>c); }
+  toString(): string { return String.UTF16.decodeUnsafe(changetype<usize>(this.units), this.n << 1); }
+}
+
 export function quote(s: string): string {
-  let out = '"';
+  const out = new Text(6 * s.length + 2);
+  out.add(QUOTE);
   for (let i = 0; i < s.length; i++) {
     const c = s.charCodeAt(i);
-    if (c == QUOTE || c == BACKSLASH) out += "\\" + s.charAt(i);
-    else if (c < 0x20) out += "\\u00" + (c < 16 ? "0" : "1") + (c & 15).toString(16);
-    else out += s.charAt(i);
+    if (c == QUOTE || c == BACKSLASH) {
+      out.add(BACKSLASH);
+      out.add(c);
+    } else if (c < 0x20) {
+      const escape = "\\u00" + (c < 16 ? "0" : "1") + (c & 15).toString(16);
+      for (let j = 0; j < 6; j++) out.add(escape.charCodeAt(j));
+    } else out.add(c);
   }
-  return out + '"';
+  out.add(QUOTE);
+  return out.toString();
 }
 
 export class Request {
@@ -75,6 +97,8 @@ export class Request {
     if (at >= 0) at = this.member(at, inner);
     return at >= 0 && this.s.charCodeAt(at) == QUOTE ? this.string(at) : null;
   }
+
+  answersAChallenge(): bool { return this.member(0, "state") >= 0; }
 
   credential(field: string): string {
     const t = this.text("credential", field);
@@ -125,7 +149,7 @@ export class Request {
 
   private string(at: i32): string {
     const end = this.skip(at) - 1;
-    let out = "";
+    const out = new Text(end - at);
     for (at++; at < end; at++) {
       let c = this.s.charCodeAt(at);
       if (c == BACKSLASH) {
@@ -139,8 +163,8 @@ export class Request {
         else if (c == 0x62) c = 8;
         else if (c == 0x66) c = 12;
       }
-      out += String.fromCharCode(c);
+      out.add(c);
     }
-    return out;
+    return out.toString();
   }
 }

@@ -11,8 +11,9 @@ export function doorward_v1_verify(n: i32): i32 {
 }
 
 function verify(r: Request): string {
-  const known = r.text("state", "user");
-  if (known !== null) {
+  if (r.answersAChallenge()) {
+    const who = r.text("state", "user");
+    const known: string = who === null ? "" : who;
     const secret = config("totp:" + known);
     if (secret === null || !totpVerify(secret, r.credential("code"))) return REJECT;
     return finish(known, '["pwd","otp"]');

@@ -77,7 +77,11 @@ static inline dw_text dw_string(const char *p, char *to) {
     case 'u': {
       uint32_t c = dw_hex(p + 1);
       p += 4;
-      if (c >= 0xd800 && c < 0xdc00 && p[1] == '\\') c = 0x10000 + ((c - 0xd800) << 10) + dw_hex(p + 3) - 0xdc00, p += 6;
+      if (c >= 0xd800 && c < 0xe000) { // half a character; without its other half it is none
+        uint32_t low = c < 0xdc00 && p[1] == '\\' && p[2] == 'u' ? dw_hex(p + 3) : 0;
+        if (low >= 0xdc00 && low < 0xe000) c = 0x10000 + ((c - 0xd800) << 10) + low - 0xdc00, p += 6;
+        else c = 0xfffd;
+      }
       if (c < 0x80) *w++ = c;
       else if (c < 0x800) *w++ = 0xc0 | c >> 6, *w++ = 0x80 | (c & 63);
       else if (c < 0x10000) *w++ = 0xe0 | c >> 12, *w++ = 0x80 | (c >> 6 & 63), *w++ = 0x80 | (c & 63);

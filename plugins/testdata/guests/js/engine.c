@@ -21,9 +21,18 @@ static void thrown(void) {
   stop(why ? why : "an exception without a text");
 }
 
+// utf8 is a value's text. Half a character, which a string of UTF-16 may have and
+// UTF-8 has not, becomes U+FFFD: both take three bytes.
+static const char *utf8(JSContext *c, JSValueConst v, size_t *n) {
+  char *s = (char *)JS_ToCStringLen(c, n, v);
+  for (size_t i = 0; s && i + 2 < *n; i++)
+    if (s[i] == '\xed' && (s[i + 1] & 0xe0) == 0xa0) memcpy(s + i, "\xef\xbf\xbd", 3);
+  return s;
+}
+
 static JSValue config(JSContext *c, JSValueConst self, int argc, JSValueConst *argv) {
   size_t n;
-  const char *key = JS_ToCStringLen(c, &n, argv[0]);
+  const char *key = utf8(c, argv[0], &n);
   if (!key) return JS_EXCEPTION;
   dw_text t = dw_config((dw_text){key, n}, value, DW_MAX);
   JS_FreeCString(c, key);
@@ -33,9 +42,9 @@ static JSValue config(JSContext *c, JSValueConst self, int argc, JSValueConst *a
 // yes asks the host a question of two strings.
 static JSValue yes(JSContext *c, JSValueConst *argv, int32_t (*ask)(const void *, uint32_t, const void *, uint32_t)) {
   size_t n, m;
-  const char *a = JS_ToCStringLen(c, &n, argv[0]);
+  const char *a = utf8(c, argv[0], &n);
   if (!a) return JS_EXCEPTION;
-  const char *b = JS_ToCStringLen(c, &m, argv[1]);
+  const char *b = utf8(c, argv[1], &m);
   if (!b) return JS_FreeCString(c, a), JS_EXCEPTION;
   int32_t answer = ask(a, n, b, m);
   JS_FreeCString(c, a);

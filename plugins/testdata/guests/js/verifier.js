@@ -2,12 +2,12 @@
 // configuration under the user's name, a one-time code's secret under totp:NAME,
 // a claim under role:NAME.
 function verify(request) {
-  const { credential = {}, state } = request;
+  const { state } = request, credential = request.credential ?? {};
   const reject = { decision: "reject", code: "bad_credentials" };
-  if (state) {
-    const secret = host.config("totp:" + state.user);
+  if (state !== undefined) {
+    const user = text(state?.user), secret = host.config("totp:" + user);
     if (secret === undefined || !host.verifyTOTP(secret, text(credential.code))) return reject;
-    return accept(state.user, ["pwd", "otp"]);
+    return accept(user, ["pwd", "otp"]);
   }
   const user = text(credential.username);
   const hash = host.config(user) ?? ""; // nobody by that name: the check takes as long, and says no

@@ -27,6 +27,10 @@ impl Request {
         if at.starts_with('"') { Some(string(at).0) } else { None }
     }
 
+    pub fn answers_a_challenge(&self) -> bool {
+        member(&self.0, "state").is_some()
+    }
+
     /// A field of the credential, or "".
     pub fn credential(&self, field: &str) -> String {
         self.text(&["credential", field]).unwrap_or_default()

@@ -5,7 +5,8 @@ mod doorward;
 use doorward::{accept, config, password_verify, totp_verify, Request, REJECT};
 
 fn verify(r: &Request) -> String {
-    if let Some(user) = r.text(&["state", "user"]) {
+    if r.answers_a_challenge() {
+        let user = r.text(&["state", "user"]).unwrap_or_default();
         return match config(&format!("totp:{}", user)) {
             Some(secret) if totp_verify(&secret, &r.credential("code")) => finish(&user, &["pwd", "otp"]),
             _ => REJECT.to_string(),

@@ -278,7 +278,8 @@ func (c *Catalog) again(ctx context.Context, tenant string, v Version) (Version,
 		return Version{}, fmt.Errorf("%w: version %d was examined by another engine, and is not taken by %s as it is; upload it again: %v", ErrConflict, v.Number, sandbox.Engine(), err) // not %w: the upload would be invalid, this is not
 	}
 	v.Warnings, v.Vectors = now.Warnings, Tally{}
-	return v, c.host.vectors(ctx, tenant, &v, module, vectors)
+	err = c.host.vectors(ctx, tenant, &v, module, vectors)
+	return v, err
 }
 
 // Rollback makes the version active that was so before, at once: its vectors are

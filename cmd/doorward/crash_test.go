@@ -18,6 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/sessions/cluster"
 	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
@@ -369,4 +372,44 @@ func TestSoakKill9LosesNothingThatAManagerOpened(t *testing.T) {
 		t.Skip("takes minutes; make soak")
 	}
 	openings(t, 100)
+}
+
+// A worker that was taken over, or has stopped, does not see that its socket ends.
+func TestChildrenEndWithTheirServer(t *testing.T) {
+	s := newSite(t)
+	s.tenant("acme", guesttest.Accepts("alice").Module())
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var children []int
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // a thread may have ended
+		for field := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			children = append(children, pid)
+		}
+	}
+	if len(children) == 0 {
+		t.Fatal("the server has no children")
+	}
+	s.crash()
+	for _, pid := range children {
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // between two looks
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if _, state, _ := strings.Cut(string(text), ") "); err != nil || strings.HasPrefix(state, "Z") {
+				break
+			}
+			if time.Since(began) > 10*time.Second {
+				unix.Kill(pid, unix.SIGKILL)
+				t.Fatalf("child %d goes on without its server", pid)
+			}
+		}
+	}
 }

@@ -2,8 +2,10 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -94,7 +96,11 @@ func (b *bindings) confine() error {
 		b.unbound = append(b.unbound, "files: "+err.Error())
 	}
 	if b.uid != 0 { // after the files: /proc is still to be seen there
+		parent := os.Getppid()
 		if err := b.dropUser(); err != nil {
+			return err
+		}
+		if err := endWith(parent); err != nil {
 			return err
 		}
 	}
@@ -133,6 +139,24 @@ func (b *bindings) limit(size uint64) error {
 		}
 	}
 	syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness) // only politeness: refusal is no danger
+	return nil
+}
+
+// endWith has the kernel end this child with its parent: it forgets that when a
+// child changes its user.
+func endWith(parent int) error {
+	set := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: it holds as long as this thread is there
+		set <- unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+		select {}
+	}()
+	if err := <-set; err != nil {
+		return fmt.Errorf("end with the server: %w", err)
+	}
+	if os.Getppid() != parent {
+		return errors.New("the server has ended")
+	}
 	return nil
 }
 

@@ -26,6 +26,10 @@ func TestAHostileModuleCostsOneCall(t *testing.T) {
 	contain(t, slices.DeleteFunc(guesttest.Briefly(), func(c guesttest.Case) bool { return c.Stopped != guesttest.Calling }))
 }
 
+func TestAModuleThatCannotBeInstantiatedEndsNoWorker(t *testing.T) {
+	contain(t, slices.DeleteFunc(guesttest.Hostile(), func(c guesttest.Case) bool { return !strings.HasSuffix(c.String(), "data outside memory") }))
+}
+
 func TestSoakEveryHostileModuleCostsOneCall(t *testing.T) {
 	if os.Getenv("DOORWARD_SOAK") == "" {
 		t.Skip("the short form is TestAHostileModuleCostsOneCall; this is for make soak")

@@ -104,6 +104,9 @@ func (m *module) picture(ctx context.Context) {
 	steps := len(preparation)
 	for range 2 {
 		i, r, done := m.prepare(ctx, steps)
+		if i == nil {
+			return // each login will be told why
+		}
 		if done == steps {
 			m.image = imageOf(i, r, steps)
 		}
@@ -113,9 +116,7 @@ func (m *module) picture(ctx context.Context) {
 		}
 		m.image.close()
 		m.image = nil
-		if i != nil {
-			i.Close(ctx)
-		}
+		i.Close(ctx)
 		if done == steps {
 			return // it is too large, or there is no room for it
 		}
@@ -191,7 +192,7 @@ func imageOf(i *instance, r *run, steps int) *image {
 		_, err = unix.FcntlInt(m.file.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
 	if err == nil {
-		m.memory, err = unix.Mmap(fd, 0, len(memory), unix.PROT_READ, unix.MAP_SHARED)
+		m.memory, err = unix.Mmap(fd, 0, len(memory), unix.PROT_READ, unix.MAP_PRIVATE) // many kernels share no sealed file; the pages are the same
 	}
 	if err != nil {
 		m.close()

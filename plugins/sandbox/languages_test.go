@@ -29,7 +29,8 @@ var modes = []struct {
 	name   string
 	config sandbox.Config
 }{
-	{"fresh", sandbox.Config{Workers: 1, MaxWorkers: 1}},
+	{"fresh", sandbox.Config{Workers: 1, MaxWorkers: 1, Command: fresh}},
+	{"reset", sandbox.Config{Workers: 1, MaxWorkers: 1}},
 }
 
 // aSignIn is a request, and its verdict in each language when the host says that
@@ -227,7 +228,7 @@ func workersOf(t testing.TB) (pids []int) {
 				t.Fatal(err)
 			}
 			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if err == nil && bytes.Contains(line, []byte("sandbox\x00worker")) { // and no compile child, which ends
+			if err == nil && bytes.Contains(line, []byte("\x00worker\x00")) { // and no compile child, which ends
 				pids = append(pids, pid)
 			}
 		}

@@ -369,7 +369,7 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 				p.mu.Unlock()
 				return child, nil
 			}
-			if p.workers < p.cfg.MaxWorkers {
+			if p.workers < p.cfg.MaxWorkers && p.respawn.left() <= 0 {
 				p.workers++
 				p.calls[c.Tenant]++
 				p.mu.Unlock()
@@ -380,6 +380,9 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 		select {
 		case <-freed:
 		case <-deadline.C:
+			if p.respawn.left() > 0 {
+				return nil, errStillborn
+			}
 			return nil, fmt.Errorf("%w within %v", ErrBusy, slotWait)
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
@@ -418,10 +421,12 @@ func (p *Pool) bury() {
 	})
 }
 
+var errStillborn = fmt.Errorf("%w: workers die at their start on this node; its log says more", ErrBusy)
+
 // another starts one worker more for a call that has its share already.
 func (p *Pool) another(ctx context.Context, tenant string) (*process, error) {
 	var child *process
-	err := fmt.Errorf("%w: workers die at their start on this node; its log says more", ErrBusy)
+	err := errStillborn
 	if p.respawn.left() <= 0 {
 		if child, err = p.spawn(ctx, "worker", p.cache.dir); err == nil {
 			return child, nil

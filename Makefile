@@ -35,11 +35,13 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 
 # The servers of cmd/doorward want the machine for themselves. What is tested
-# without the race detector has no goroutines (wasm), or runs two thousand random
-# lives in fake time where the detector ran two hundred (sessions).
+# without the race detector has no goroutines (wasm), runs two thousand random
+# lives in fake time where the detector ran two hundred (sessions), or compiles
+# large verifiers, which take half a minute each under it.
 unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
 	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
+	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal' ./cmd/doorward
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward
 

@@ -28,6 +28,9 @@ import (
 // corpus is for the soak; this has of each number the first that gets further than
 // its upload.
 func TestHostileVerifiersCostOnlyTheirOwnLogins(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a compile takes half a minute; run it without -race, as make test does")
+	}
 	attack(t, guesttest.Briefly())
 }
 

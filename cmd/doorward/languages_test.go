@@ -15,6 +15,9 @@ import (
 // whole way: uploaded with vectors, activated because they pass, and asked by logins
 // of one step and of two.
 func TestVerifiersInOtherLanguagesGoTheirWholeWay(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a compile takes half a minute; run it without -race, as make test does")
+	}
 	s := newSite(t)
 	config := map[string]any{}
 	for key, value := range guesttest.Users(func(password string) string {

@@ -61,6 +61,9 @@ func (f *follower) ends(code int) {
 // A log is followed in a terminal, from what is there already to an interrupt;
 // and who follows does not hold up the end of the server.
 func TestALogIsFollowedInATerminal(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a compile takes half a minute; run it without -race, as make test does")
+	}
 	s := newSite(t)
 	s.tenant("acme", guesttest.Traps().Module())
 	login := func() {

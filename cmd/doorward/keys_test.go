@@ -331,7 +331,7 @@ func TestForgedRecordsDoNotMakeAStormOfKeyReads(t *testing.T) {
 	began := time.Now()
 	for i := range 50 {
 		forged := sessions.NewToken()
-		value := append([]byte{1, 0xff, 0xff, 0xff, byte(i)}, make([]byte, 100)...)
+		value := append([]byte{2, 0xff, 0xff, 0xff, byte(i)}, make([]byte, 100)...)
 		if _, err := client.Put(t.Context(), recordPath(acme, forged), string(value)); err != nil {
 			t.Fatal(err)
 		}

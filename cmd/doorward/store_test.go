@@ -97,7 +97,7 @@ func TestCreatesAtOnceShareTransactions(t *testing.T) {
 		t.Errorf("%d creates took %d transactions", n, len(made))
 	}
 	for _, together := range made {
-		if len(together)*4 > 1024 {
+		if len(together)*2 > 1024 {
 			t.Errorf("%d creates in one transaction", len(together))
 		}
 	}

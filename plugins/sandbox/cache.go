@@ -138,6 +138,13 @@ func (c *cache) read(digest string) ([]byte, error) {
 	return module, nil
 }
 
+// drop removes a module's entry, whose code is of no use.
+func (c *cache) drop(digest string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return os.RemoveAll(filepath.Join(c.dir, entry(digest)))
+}
+
 // What wazero calls its directory and its files.
 var (
 	codeDir  = regexp.MustCompile(`^wazero-[0-9A-Za-z._+()-]{1,100}$`)

@@ -154,7 +154,7 @@ func (p *Pool) first(children context.Context, reaping *sync.WaitGroup) error {
 }
 
 // Compile reads a module, has it count what it does, and compiles that for the
-// workers of this node, in a child of its own. ErrModule when the fault is the
+// workers of this node, in a child of its own, if that has not been done. ErrModule when the fault is the
 // module's; it wraps a *wasm.Error when the reader found it. At most two run at
 // once, one of a tenant's; others wait their turn, as long as ctx lets them.
 // ErrBusy when too many wait. Reading and rewriting wait too: they take the
@@ -167,6 +167,9 @@ func (p *Pool) Compile(ctx context.Context, tenant, digest string, module []byte
 	m, err := wasm.Read(module, wasm.Limits{ModuleBytes: maxModule})
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %w", ErrModule, err)
+	}
+	if _, err := p.cache.read(digest); err == nil {
+		return reportOf(m), nil // it has been compiled for another version, or another tenant
 	}
 	if err := p.compile(ctx, digest, wasm.Rewrite(m)); err != nil {
 		return Report{}, err
@@ -225,6 +228,9 @@ func (p *Pool) compiled(ctx context.Context, c Call) error {
 // not keep what it made.
 func (p *Pool) compileAgain(ctx context.Context, c Call, why error) error {
 	p.cfg.Log.Info("compiling a verifier again: its code is not in the cache as it was", "digest", c.Digest, "error", why)
+	if err := p.cache.drop(c.Digest); err != nil {
+		return fmt.Errorf("remove spoilt code: %w", err)
+	}
 	return p.compileOnce(ctx, c)
 }
 

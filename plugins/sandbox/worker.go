@@ -37,6 +37,7 @@ type module struct {
 	compiled wazero.CompiledModule
 	image    *image    // nil: each call gets a fresh instance
 	kept     *instance // of the image, when no call has it and there is one
+	grown    int       // logins in a row that took more memory than the image has
 }
 
 func newWorker(cacheDir string, parent io.ReadWriter) *worker {
@@ -176,14 +177,29 @@ const maxKept = 32 << 20
 func (w *worker) settle(ctx context.Context, m *module, i *instance, ended bool) error {
 	if m.image == nil || !ended || !m.image.restore(i) {
 		i.Close(ctx)
+		if m.image != nil && ended {
+			m.outgrown()
+		}
 		return nil
 	}
+	m.grown = 0
 	if err := m.image.check(i); err != nil {
 		return err
 	}
 	m.kept = i
 	w.trim(ctx)
 	return nil
+}
+
+// outgrown notes a login that took more memory than the image has. One that every
+// login outgrows costs more than it saves: after two in a row each gets a fresh
+// instance.
+func (m *module) outgrown() {
+	if m.grown++; m.grown < 2 {
+		return
+	}
+	m.image.close()
+	m.image = nil
 }
 
 // trim lets the kept instances go that are beyond maxKept, the least lately used

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -50,6 +51,15 @@ type config struct {
 		PasswordFile string `yaml:"password_file"` // its first line
 		QuotaBytes   int64  `yaml:"quota_bytes"`   // of the embedded etcd's database; 0: 4 GiB
 	} `yaml:"etcd"`
+	Cluster struct {
+		Name      string            `yaml:"name"`      // of this node among the others; "": node
+		Listen    string            `yaml:"listen"`    // host:port at which other members reach the etcd in this process, by TLS of the cluster's own; "": nowhere, and nobody can join
+		Advertise string            `yaml:"advertise"` // where that is for them; "": https:// and listen
+		Control   string            `yaml:"control"`   // host:port at which nodes join and are asked how they are, by the same TLS, at the same host; "": the port after listen's
+		Clients   string            `yaml:"clients"`   // host:port at which nodes without a member of their own reach this one, by the same TLS, at the same host; "": nowhere
+		Initial   map[string]string `yaml:"initial"`   // the first members, name: advertise, where several start together; counts at the first start
+		Authority string            `yaml:"authority"` // file with the cluster's certificate and key; made at the first start where initial is not set; "": DATA_DIR/cluster/authority.pem
+	} `yaml:"cluster"`
 	Plugins struct {
 		Confine    string `yaml:"confine"`     // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
 		CacheBytes int64  `yaml:"cache_bytes"` // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
@@ -98,6 +108,8 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 		"KEYRING_FILE": &c.Keyring.File, "SESSIONS_MODE": &c.Sessions.Mode,
 		"ETCD_TLS_CA": &c.Etcd.TLS.CA, "ETCD_TLS_CERT": &c.Etcd.TLS.Cert, "ETCD_TLS_KEY": &c.Etcd.TLS.Key,
 		"ETCD_USERNAME": &c.Etcd.Username, "ETCD_PASSWORD_FILE": &c.Etcd.PasswordFile,
+		"CLUSTER_NAME": &c.Cluster.Name, "CLUSTER_LISTEN": &c.Cluster.Listen, "CLUSTER_ADVERTISE": &c.Cluster.Advertise,
+		"CLUSTER_CONTROL": &c.Cluster.Control, "CLUSTER_CLIENTS": &c.Cluster.Clients, "CLUSTER_AUTHORITY": &c.Cluster.Authority,
 		"PLUGINS_CONFINE": &c.Plugins.Confine, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
@@ -110,6 +122,16 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+		}
+	}
+	if value, ok := lookup("DOORWARD_CLUSTER_INITIAL"); ok {
+		c.Cluster.Initial = map[string]string{}
+		for _, one := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+			name, at, found := strings.Cut(one, "=")
+			if !found {
+				return usage(fmt.Errorf("DOORWARD_CLUSTER_INITIAL holds %q; it takes name=https://host:port, with commas between", one))
+			}
+			c.Cluster.Initial[name] = at
 		}
 	}
 	for name, to := range map[string]*int64{
@@ -140,6 +162,13 @@ func (c *config) complete() {
 	setDefault(&c.Sessions.Mode, string(sessions.Cached))
 	setDefault(&c.Plugins.Confine, bestEffort)
 	setDefault(&c.Log.Level, "info")
+	setDefault(&c.Cluster.Name, "node")
+	if host, port, err := net.SplitHostPort(c.Cluster.Listen); err == nil {
+		setDefault(&c.Cluster.Advertise, "https://"+c.Cluster.Listen)
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n < 1<<16-1 {
+			setDefault(&c.Cluster.Control, net.JoinHostPort(host, strconv.FormatUint(n+1, 10)))
+		}
+	}
 	if !c.dev {
 		setDefault(&c.Log.Format, "json")
 		return
@@ -188,6 +217,9 @@ func (c *config) check() error {
 	if err := c.checkEtcd(); err != nil {
 		return usage(err)
 	}
+	if err := c.checkCluster(); err != nil {
+		return usage(err)
+	}
 	if _, err := c.outbound(); err != nil {
 		return usage(err)
 	}
@@ -229,6 +261,16 @@ func (c *config) checkServe() (missing []string) {
 	}
 	if c.Sessions.Mode == inMemory {
 		missing = append(missing, `sessions.mode: "memory" forgets every session at a restart; it is for dev`)
+	}
+	if len(c.Cluster.Initial) > 1 {
+		// Made by each of them, they would be three of a kind, and the members strangers.
+		for _, f := range []struct{ setting, file, make string }{
+			{"keyring.file", c.Keyring.File, "keyring create"}, {"cluster.authority", c.authorityFile(), "cluster authority"},
+		} {
+			if _, err := os.Stat(f.file); errors.Is(err, fs.ErrNotExist) && f.file != "" {
+				missing = append(missing, fmt.Sprintf("%s: %s is not there, and the nodes of cluster.initial need the same one before they start; make it once with: doorward %s %s, and copy it to each", f.setting, f.file, f.make, f.file))
+			}
+		}
 	}
 	for _, endpoint := range c.Etcd.Endpoints {
 		if u, err := url.Parse(endpoint); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
@@ -276,6 +318,51 @@ func (c *config) checkEtcd() error {
 		return errors.New("etcd.username and etcd.password_file go together; one of them is not set")
 	}
 	return nil
+}
+
+// checkCluster names what makes no sense about other nodes.
+func (c *config) checkCluster() error {
+	l := &c.Cluster
+	if strings.Trim(l.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") != "" || l.Name == "" || len(l.Name) > 63 {
+		return fmt.Errorf("cluster.name is %q; it takes up to 63 letters, digits, dots, hyphens and underscores", l.Name)
+	}
+	for _, a := range []struct{ name, address string }{{"listen", l.Listen}, {"control", l.Control}, {"clients", l.Clients}} {
+		if _, port, err := net.SplitHostPort(a.address); a.address != "" && (err != nil || port == "" || port == "0") {
+			return fmt.Errorf("cluster.%s is %q; it takes host:port, with a port that stays the same", a.name, a.address)
+		}
+	}
+	urls := map[string]string{"cluster.advertise": l.Advertise}
+	for name, at := range l.Initial {
+		urls["cluster.initial."+name] = at
+	}
+	for name, text := range urls {
+		u, err := url.Parse(text)
+		if text != "" && (err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil) {
+			return fmt.Errorf("%s is %q; it takes https://host:port", name, text)
+		}
+	}
+	switch u, _ := url.Parse(l.Advertise); {
+	case c.external() && l.Listen+l.Advertise+l.Control+l.Clients+l.Authority != "" || c.external() && len(l.Initial) > 0:
+		return errors.New("cluster is about the etcd in this process, and etcd.endpoints says to use another; leave one of them out")
+	case l.Listen == "" && (l.Advertise+l.Clients != "" || len(l.Initial) > 0):
+		return errors.New("cluster.advertise, cluster.clients and cluster.initial need cluster.listen, at which other members reach this one")
+	case l.Advertise != "" && slices.Contains([]string{"0.0.0.0", "::"}, u.Hostname()):
+		return fmt.Errorf("cluster.advertise is %q, which is no address of this machine; say where the other members reach it", l.Advertise)
+	case len(l.Initial) > 0 && l.Initial[l.Name] != l.Advertise:
+		return fmt.Errorf("cluster.initial has %q for this node, %s, and cluster.advertise is %q; they are the same", l.Initial[l.Name], l.Name, l.Advertise)
+	}
+	return nil
+}
+
+// clusterDir holds what this node knows of the others, authorityFile by whom
+// they know each other.
+func (c *config) clusterDir() string { return filepath.Join(c.DataDir, "cluster") }
+
+func (c *config) authorityFile() string {
+	if c.Cluster.Authority != "" {
+		return c.Cluster.Authority
+	}
+	return filepath.Join(c.clusterDir(), "authority.pem")
 }
 
 // external reports whether somebody else runs the etcd.

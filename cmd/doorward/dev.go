@@ -66,7 +66,7 @@ func (n *node) welcome(ctx context.Context, out io.Writer) error {
 // demo makes what is missing of the demo tenant, and returns the password of
 // its user if it has just been made.
 func (n *node) demo(ctx context.Context, out io.Writer) (string, error) {
-	if n.config.external() {
+	if n.config.external() || n.config.Cluster.Listen != "" {
 		// Two nodes that start together would each make a user, and the password
 		// that one of them prints would be wrong.
 		session, err := concurrency.NewSession(n.client, concurrency.WithContext(ctx), concurrency.WithTTL(10))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,12 +14,29 @@ func keyringCommand() *cobra.Command {
 	cmd.Long = "A server reads its key ring when it starts. To change the root key, on every node in\n" +
 		"turn: add a key and restart; then promote it and restart; then drop the old one.\n" +
 		"Each step is for all nodes before the next one is for any."
-	cmd.AddCommand(keyringList(),
+	cmd.AddCommand(keyringList(), keyringCreate(),
 		keyringChange("add FILE", "Add a root key, which only opens until it is promoted", func(r *seal.Ring, _ []string) (*seal.Ring, error) { return r.Add() }, "FILE"),
 		keyringChange("promote FILE", "Have the key that was added seal", func(r *seal.Ring, _ []string) (*seal.Ring, error) { return r.Promote() }, "FILE"),
 		keyringDrop(),
 	)
 	return cmd
+}
+
+func keyringCreate() *cobra.Command {
+	return &cobra.Command{
+		Use: "create FILE", Short: "Make a key ring with one root key, for nodes that start together", Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[0]); err == nil {
+				return fmt.Errorf("%s is there already, and is not written over", args[0])
+			}
+			ring, err := seal.LoadOrCreateRing(args[0])
+			if err != nil {
+				return err
+			}
+			listRing(cmd, ring)
+			return nil
+		},
+	}
 }
 
 func keyringDrop() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +54,8 @@ type node struct {
 	config config
 	log    *slog.Logger
 
-	member    *cluster.Member // nil when somebody else runs the etcd
+	member    *cluster.Member // nil when the etcd is not in this process
+	control   *control        // nil when others run the etcd
 	client    *clientv3.Client
 	source    *tenantsetcd.Source
 	rootKey   string // id of the topmost
@@ -90,44 +92,43 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 		return err
 	}
 	defer admin.Close()
+	var among net.Listener // for the other nodes of the cluster
+	if c.Cluster.Control != "" {
+		if among, err = listen(ctx, "cluster.control", c.Cluster.Control); err != nil {
+			return err
+		}
+		defer among.Close()
+	}
 	if c.dev {
 		c.takePorts(public.Addr(), admin.Addr())
 	}
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	client, member, closeStore, err := openStore(starting, c, log)
+	client, control, closeStore, err := openStore(starting, c, log)
 	if err != nil {
 		return err
 	}
 	defer closeStore() // last: every room above writes to it
-	n, err := assemble(c, client, log)
+	n, err := assemble(c, client, control, log)
 	if err != nil {
 		return err
 	}
-	n.member = member
 	metrics := sessionMetrics{n.sessions}
 	prometheus.MustRegister(metrics)
 	defer prometheus.Unregister(metrics)
 	pools := poolMetrics{n.pool}
 	prometheus.MustRegister(pools)
 	defer prometheus.Unregister(pools)
-	return n.serve(ctx, starting, public, admin, out)
+	return n.serve(ctx, starting, public, admin, among, out)
 }
 
 // openStore gives a client of the etcd that c asks for: of a member in this
-// process, or, with no member, of a cluster that somebody else runs. Either way
-// the data directory is this process's alone until the store is closed.
-func openStore(ctx context.Context, c config, log *slog.Logger) (*clientv3.Client, *cluster.Member, func(), error) {
+// process, of members in other nodes, or, without control, of a cluster that
+// somebody else runs. In each case the data directory is this process's alone
+// until the store is closed.
+func openStore(ctx context.Context, c config, log *slog.Logger) (*clientv3.Client, *control, func(), error) {
 	if !c.external() {
-		member, err := cluster.Start(ctx, cluster.Config{Dir: c.DataDir, QuotaBytes: c.Etcd.QuotaBytes, Log: log})
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		prometheus.MustRegister(member)
-		return member.Client(), member, func() {
-			prometheus.Unregister(member)
-			member.Close() // what it could not end in time is on disk
-		}, nil
+		return openCluster(ctx, c, log)
 	}
 	lock, err := cluster.Lock(c.DataDir)
 	if err != nil {
@@ -168,7 +169,7 @@ func (c *config) takePorts(public, admin net.Addr) {
 }
 
 // assemble builds the rooms on a client of etcd. Nothing runs yet.
-func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error) {
+func assemble(c config, client *clientv3.Client, control *control, log *slog.Logger) (*node, error) {
 	ring, err := seal.LoadOrCreateRing(c.Keyring.File)
 	if err != nil {
 		return nil, err
@@ -181,7 +182,10 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	if err != nil {
 		return nil, err
 	}
-	n := &node{config: c, log: log, client: client, rootKey: ring.IDs()[0]}
+	n := &node{config: c, log: log, client: client, control: control, rootKey: ring.IDs()[0]}
+	if control != nil {
+		n.member = control.member
+	}
 	n.source = tenantsetcd.New(client, ring, tenantsetcd.Config{})
 	n.registry = tenants.NewRegistry(n.source, tenants.RegistryConfig{PublicHost: publicURL.Hostname(), Log: log})
 
@@ -223,10 +227,14 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 		Tenants: n.registry, Source: n.source, Sessions: n.sessions,
 		Verifier: n.catalog, Catalog: n.catalog, Log: log,
 	}
-	n.web = web.New(n.service, ring.Box("flow"), web.Config{
+	settings := web.Config{
 		PublicURL: publicURL, AnyLoopback: c.dev, TrustedProxies: proxies,
 		Ready: n.ready, Metrics: promhttp.Handler(), Log: log,
-	})
+	}
+	if control != nil && control.identity != nil {
+		settings.Cluster = control
+	}
+	n.web = web.New(n.service, ring.Box("flow"), settings)
 	return n, nil
 }
 
@@ -238,7 +246,7 @@ func (n *node) ready(ctx context.Context) error {
 }
 
 // serve runs the rooms and both listeners until ctx ends or one of them fails.
-func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, out io.Writer) error {
+func (n *node) serve(ctx, starting context.Context, public, admin, among net.Listener, out io.Writer) error {
 	// The rooms outlive ctx: requests that drain still need them.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -252,13 +260,14 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 	if n.member != nil {
 		group.Go(func() error { return quiet(n.member.Run(rooms)) })
 		group.Go(func() error {
-			select {
-			case err := <-n.member.Err():
+			if err := quiet(n.member.Wait(rooms)); err != nil {
 				return fmt.Errorf("etcd member: %w", err)
-			case <-rooms.Done():
-				return nil
 			}
+			return nil
 		})
+	}
+	if n.control != nil {
+		group.Go(func() error { return quiet(n.control.Run(rooms)) })
 	}
 	if err := n.confined(starting); err != nil {
 		stop()
@@ -269,8 +278,16 @@ func (n *node) serve(ctx, starting context.Context, public, admin net.Listener, 
 		return errors.Join(err, group.Wait())
 	}
 	group.Go(func() error { n.rewrap(rooms); return nil })
-	servers := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}
-	for i, l := range []net.Listener{public, admin} {
+	servers, listeners := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}, []net.Listener{public, admin}
+	if among != nil {
+		secure, err := n.control.identity.Server()
+		if err != nil {
+			stop()
+			return errors.Join(err, group.Wait())
+		}
+		servers, listeners = append(servers, n.server(n.control.handler())), append(listeners, tls.NewListener(among, secure))
+	}
+	for i, l := range listeners {
 		group.Go(func() error {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve %s: %w", l.Addr(), err)

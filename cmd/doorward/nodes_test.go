@@ -213,7 +213,7 @@ func TestANodeWithAnotherKeyRingDoesNotStart(t *testing.T) {
 	}
 	t.Cleanup(func() { member.Close() })
 	prepared := func() error {
-		n, err := assemble(c, member.Client(), slog.New(slog.DiscardHandler))
+		n, err := assemble(c, member.Client(), nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,22 @@ func (c *config) lay(flags config) {
 	}
 }
 
+// load is a production node's configuration, complete and not yet checked.
+func load(file string, flags config) (config, error) {
+	var c config
+	if file != "" {
+		if err := c.fromFile(file); err != nil {
+			return c, err
+		}
+	}
+	if err := c.fromEnv(os.LookupEnv); err != nil {
+		return c, err
+	}
+	c.lay(flags)
+	c.complete()
+	return c, nil
+}
+
 func serveCommand() *cobra.Command {
 	var flags config
 	var file string
@@ -33,17 +49,10 @@ func serveCommand() *cobra.Command {
 		Short: "Run a production node; refuses to start unless it is safe",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var c config
-			if file != "" {
-				if err := c.fromFile(file); err != nil {
-					return err
-				}
-			}
-			if err := c.fromEnv(os.LookupEnv); err != nil {
+			c, err := load(file, flags)
+			if err != nil {
 				return err
 			}
-			c.lay(flags)
-			c.complete()
 			if err := c.check(); err != nil {
 				return err
 			}

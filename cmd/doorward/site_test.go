@@ -48,7 +48,7 @@ func launch(dir, log string, env []string, args ...string) (*server, error) {
 		return nil, err
 	}
 	modules := filepath.Join(dir, "data", "modules")
-	if args[0] == "dev" {
+	if args[0] == "dev" || args[0] == "serve" {
 		shareModules(moduleStore(), modules)
 	}
 	if err := s.cmd.Start(); err != nil {
@@ -122,6 +122,7 @@ type site struct {
 	*server
 	dir, log string
 	env      []string
+	args     []string // the command that runs it
 	password string // of demo's user demo
 	client   *http.Client
 
@@ -133,23 +134,33 @@ type site struct {
 // added to its environment.
 func newSite(t testing.TB, env ...string) *site {
 	t.Helper()
+	s := prepareSite(t, env...)
+	s.args = []string{"dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}
+	s.start()
+	if found := regexp.MustCompile(`password (\S+) `).FindSubmatch(s.out.Bytes()); found != nil {
+		s.password = string(found[1])
+	}
+	return s
+}
+
+// prepareSite is a site in a fresh directory that has not been started.
+func prepareSite(t testing.TB, env ...string) *site {
+	t.Helper()
 	dir := t.TempDir()
 	s := &site{TB: t, dir: dir, log: filepath.Join(dir, "log"), env: append(os.Environ(), env...), client: &http.Client{
 		Timeout:       60 * time.Second,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	s.start()
 	t.Cleanup(func() {
-		s.crash()
+		if s.server != nil {
+			s.crash()
+		}
 		if t.Failed() {
 			text, _ := os.ReadFile(s.log)
 			t.Logf("its log ends:\n%s", text[max(0, len(text)-4000):])
 		}
 	})
-	if found := regexp.MustCompile(`password (\S+) `).FindSubmatch(s.out.Bytes()); found != nil {
-		s.password = string(found[1])
-	}
 	return s
 }
 
@@ -157,7 +168,7 @@ func newSite(t testing.TB, env ...string) *site {
 func (s *site) start() {
 	s.Helper()
 	var err error
-	if s.server, err = launch(s.dir, s.log, s.env, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"); err != nil {
+	if s.server, err = launch(s.dir, s.log, s.env, s.args...); err != nil {
 		s.Fatal(err)
 	}
 }

@@ -49,6 +49,10 @@ var answers = []struct {
 	{plugins.ErrVerifier, 503, "verifier_unavailable", ""}, // operators only: logins meet service.ErrVerifier first
 	{plugins.ErrUnavailable, 503, "unavailable", "The verifier store does not answer. Try again."},
 
+	{ErrNoCluster, 409, "conflict", "This node is no member of a cluster that others can join. Set cluster.listen and restart it."},
+	{ErrNoNode, 404, "not_found", "There is no member of that name."},
+	{ErrClusterRefused, 409, "conflict", ""},
+
 	{context.DeadlineExceeded, 503, "unavailable", "This took too long. Try again."},
 	{context.Canceled, 503, "unavailable", "The request was given up."},
 }

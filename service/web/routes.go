@@ -10,10 +10,11 @@ import (
 )
 
 // How long a handler may take: the usual, where a module is compiled or waited
-// for, and where all that it calls has a bound of its own and no body is read.
+// for, where a cluster has to settle first, and where all that it calls has a bound of its own and no body is read.
 const (
 	usualTime  = 10 * time.Second
 	moduleTime = 120 * time.Second
+	memberTime = 25 * time.Second
 	ownTime    = time.Duration(-1)
 )
 
@@ -85,6 +86,10 @@ func (s *Server) adminMap() []route {
 		{"DELETE", "/tenants/:tenant/sessions/:session", s.endSession, 0},
 		{"POST", "/tenants/:tenant/sessions/revoke", s.revokeSessions, 0},
 		{"POST", "/sessions/revoke", s.revokeEverybody, 0},
+
+		{"GET", "/cluster", s.clusterStatus, 0},
+		{"POST", "/cluster/members", s.inviteMember, 0},
+		{"DELETE", "/cluster/members/:member", s.removeMember, memberTime},
 	}
 }
 

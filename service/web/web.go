@@ -41,6 +41,9 @@ type Config struct {
 	// Metrics serves GET /metrics on the admin listener; nil leaves it out.
 	Metrics http.Handler
 
+	// Cluster answers for the nodes that serve together; nil: there is only this.
+	Cluster Cluster
+
 	// Log takes one line a request; nil discards.
 	Log *slog.Logger
 }

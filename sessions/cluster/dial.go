@@ -35,6 +35,7 @@ type DialConfig struct {
 	Endpoints    []string      // https://host:port, http://host:port or unix:///path; required
 	CA           string        // PEM file with who may sign the cluster's certificates; "": the system's
 	Cert, Key    string        // PEM files, this node's certificate for the cluster; read at each handshake
+	Identity     *Identity     // instead of these three, where the cluster's members are ours
 	Username     string        // of etcd's own access control; "": none
 	PasswordFile string        // whose first line is its password
 	Timeout      time.Duration // for the cluster to answer; 0: 5 seconds
@@ -112,6 +113,11 @@ func (cfg DialConfig) client() (clientv3.Config, error) {
 	}
 	if !strings.HasPrefix(cfg.Endpoints[0], "https:") {
 		return c, nil
+	}
+	if cfg.Identity != nil {
+		var err error
+		c.TLS, err = cfg.Identity.client(memberName)
+		return c, err
 	}
 	info := transport.TLSInfo{TrustedCAFile: cfg.CA, CertFile: cfg.Cert, KeyFile: cfg.Key}
 	var err error

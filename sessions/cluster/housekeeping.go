@@ -83,6 +83,7 @@ func (m *Member) Run(ctx context.Context) error {
 	past, size := keeper{Member: m}, keeper{Member: m}
 	group.Go(func() error { return past.keepPast(ctx) })
 	group.Go(func() error { return size.keepSize(ctx) })
+	group.Go(func() error { return m.keepLatency(ctx) })
 	return group.Wait()
 }
 

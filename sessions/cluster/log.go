@@ -15,10 +15,11 @@ import (
 type logCore struct {
 	log    *slog.Logger
 	silent *atomic.Bool
+	ended  *atomic.Pointer[string] // why the server ended, which it says here alone
 }
 
 func newLogCore(log *slog.Logger) *logCore {
-	return &logCore{log: log.With("part", "etcd"), silent: &atomic.Bool{}}
+	return &logCore{log: log.With("part", "etcd"), silent: &atomic.Bool{}, ended: &atomic.Pointer[string]{}}
 }
 
 func (c *logCore) logger() *zap.Logger { return zap.New(c) }
@@ -33,7 +34,7 @@ func (c *logCore) Enabled(level zapcore.Level) bool {
 
 // With implements zapcore.Core.
 func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
-	return &logCore{log: c.log.With(attrs(fields)...), silent: c.silent}
+	return &logCore{log: c.log.With(attrs(fields)...), silent: c.silent, ended: c.ended}
 }
 
 // beside are warnings about what is so on purpose: nobody reaches the sockets
@@ -41,6 +42,8 @@ func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
 var beside = []string{
 	"Running http and grpc server on single port. This is not recommended for production.",
 	"simple token is not cryptographically signed",
+	"scheme is http or unix while key and cert files are present; ignoring key and cert files",
+	"scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for this URL",
 }
 
 // Check implements zapcore.Core.
@@ -53,6 +56,14 @@ func (c *logCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 // Write implements zapcore.Core.
 func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.Message == "server error" {
+		for _, f := range fields {
+			if err, ok := f.Interface.(error); ok {
+				text := err.Error()
+				c.ended.Store(&text)
+			}
+		}
+	}
 	level := slog.LevelWarn
 	if e.Level >= zapcore.ErrorLevel {
 		level = slog.LevelError

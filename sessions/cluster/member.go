@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +30,12 @@ var ErrLocked = errors.New("data directory is in use")
 type Config struct {
 	Dir          string            // made with mode 0700 if it is not there; required
 	Name         string            // of this member; "": "node"
-	Peers        map[string]string // peer URL of every member of a new cluster by its name, this one's included; nil: a member of one, which opens no port
+	Listen       string            // host:port at which the other members reach this one, over TLS; "": nowhere, and then no port is open
+	Advertise    string            // https://host:port, where that is for the others; "": https:// and Listen
+	Clients      string            // host:port at which nodes that are no members reach this one, over TLS; "": nowhere. The others find it at Advertise's host
+	Identity     *Identity         // by which the nodes of the cluster know each other; required with Listen
+	Peers        map[string]string // peer URL of every first member by its name, this one's included; nil: it is the only one. It counts where Dir is empty
+	Joined       bool              // Peers is a cluster that is there, to which this member was added
 	QuotaBytes   int64             // of the database; 0: 4 GiB
 	CompactEvery time.Duration     // how far back a watch may begin, at least; 0: 1 minute
 	Log          *slog.Logger      // etcd's warnings and errors, and what Run does; nil discards
@@ -50,6 +56,8 @@ type Member struct {
 	quota        int64
 	compactEvery time.Duration
 	work         sync.WaitGroup // housekeeping inside the server
+	disk         latency        // of the log's syncs
+	links        latency        // of round trips to the other members
 }
 
 // closeTime bounds how long a member may take to stop.
@@ -57,7 +65,10 @@ const closeTime = 5 * time.Second
 
 // Start runs a member on cfg.Dir and returns when it can write, which in a
 // cluster is when most of the members are there. It goes on until Close.
-// ErrLocked, with the process that has it, when the directory is in use.
+// ErrLocked, with the process that has it, when the directory is in use;
+// ErrWiped when this member had data that is gone.
+//
+// A member whose address is another one than at its last start tells the others.
 func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if cfg.QuotaBytes == 0 {
 		cfg.QuotaBytes = DefaultQuota
@@ -79,6 +90,10 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.begin(); err != nil {
+		lock.Close()
+		return nil, err
+	}
 	m := &Member{lock: lock, log: cfg.Log.With("part", "etcd"), logs: newLogCore(cfg.Log), quota: cfg.QuotaBytes, compactEvery: cfg.CompactEvery}
 	if err := m.start(ctx, cfg, peers); err != nil {
 		m.Close()
@@ -87,18 +102,98 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	return m, nil
 }
 
-// peers are the members of a new cluster in etcd's types, none for a member of
-// one.
+// ErrWiped: the data of a member of a cluster is gone. It must not vote again
+// under its old name: it would not know what it has voted for.
+var ErrWiped = errors.New("this member's data is gone")
+
+// replaceIt is what to do then.
+const replaceIt = `on another node run "doorward cluster token", and here "doorward cluster replace URL --token TOKEN": it takes the old member's place with the others' data`
+
+// begin refuses a member that had data and has none. A raft member that comes
+// back with an empty disk under its old id makes etcd panic, or worse, votes
+// twice.
+func (cfg Config) begin() error {
+	if cfg.Listen == "" {
+		return nil
+	}
+	mark := filepath.Join(cfg.Dir, "etcd.begun")
+	_, markErr := os.Stat(mark)
+	_, dataErr := os.Stat(filepath.Join(cfg.Dir, "etcd", "member", "wal"))
+	if dataErr == nil {
+		return nil
+	}
+	if markErr == nil {
+		return fmt.Errorf("%w: %s has been a member's, and holds no etcd/member/wal any more; %s", ErrWiped, cfg.Dir, replaceIt)
+	}
+	if err := os.WriteFile(mark, []byte(cfg.Name+"\n"), 0o600); err != nil { // before it promises anything
+		return fmt.Errorf("mark data directory: %w", err)
+	}
+	return nil
+}
+
+// Forget takes the mark away by which Start knows that there was data in dir,
+// before another member begins there.
+func Forget(dir string) error {
+	err := errors.Join(os.RemoveAll(filepath.Join(dir, "etcd")), os.RemoveAll(filepath.Join(dir, "etcd.begun")))
+	if err != nil {
+		return fmt.Errorf("empty data directory: %w", err)
+	}
+	return nil
+}
+
+// advertise is where the others reach this member.
+func (cfg Config) advertise() string {
+	if cfg.Advertise != "" {
+		return cfg.Advertise
+	}
+	return "https://" + cfg.Listen
+}
+
+// Beside is where others reach what a member listens at besides: at the host of its
+// peer URL, and that listener's port.
+func Beside(advertise, listener string) (string, error) {
+	u, err := peerURL(advertise)
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(listener)
+	if err != nil {
+		return "", err
+	}
+	return "https://" + net.JoinHostPort(u.Hostname(), port), nil
+}
+
+// peers are the first members in etcd's types, none for a member that opens no
+// port.
 func (cfg Config) peers() (types.URLsMap, error) {
 	peers := types.URLsMap{}
-	for name, text := range cfg.Peers {
+	list := cfg.Peers
+	if cfg.Listen != "" {
+		if cfg.Identity == nil {
+			return nil, errors.New("a member that others reach needs an identity")
+		}
+		if _, err := peerURL(cfg.advertise()); err != nil {
+			return nil, fmt.Errorf("advertise: %w", err)
+		}
+		if len(list) == 0 {
+			list = map[string]string{cfg.Name: cfg.advertise()}
+		}
+		if own := list[cfg.Name]; own != "" && own != cfg.advertise() {
+			return nil, fmt.Errorf("peer %s: it is %s there and advertises %s", cfg.Name, own, cfg.advertise())
+		}
+	}
+	for name, text := range list {
 		urls, err := types.NewURLs([]string{text})
 		if err != nil {
 			return nil, fmt.Errorf("peer %s: %w", name, err)
 		}
-		// Whoever reaches a peer's port can write what it likes.
-		if ip := net.ParseIP(urls[0].Hostname()); urls[0].Scheme != "http" || ip == nil || !ip.IsLoopback() {
-			return nil, fmt.Errorf("peer %s: %s is not http on a loopback address, and this version has no TLS between members", name, text)
+		if cfg.Listen != "" {
+			if _, err := peerURL(text); err != nil {
+				return nil, fmt.Errorf("peer %s: %w", name, err)
+			}
+		} else if ip := net.ParseIP(urls[0].Hostname()); urls[0].Scheme != "http" || ip == nil || !ip.IsLoopback() {
+			// Whoever reaches a peer's port can write what it likes.
+			return nil, fmt.Errorf("peer %s: %s is not http on a loopback address, and without Listen there is no TLS between members", name, text)
 		}
 		peers[name] = urls
 	}
@@ -113,23 +208,49 @@ func (m *Member) start(ctx context.Context, cfg Config, peers types.URLsMap) err
 	if m.socket, err = socketDir(cfg.Dir); err != nil {
 		return err
 	}
-	if m.etcd, err = embed.StartEtcd(m.config(cfg, peers)); err != nil {
+	c, err := m.config(cfg, peers)
+	if err != nil {
+		return err
+	}
+	if m.etcd, err = embed.StartEtcd(c); err != nil {
+		if strings.Contains(err.Error(), "has already been bootstrapped") {
+			return fmt.Errorf("%w: the others know it by the name %s and %s is empty; %s", ErrWiped, cfg.Name, cfg.Dir, replaceIt)
+		}
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	select {
 	case <-m.etcd.Server.ReadyNotify():
+	case <-m.etcd.Server.StopNotify():
+		return fmt.Errorf("start etcd: %w", m.stopped())
 	case err := <-m.etcd.Err():
 		return fmt.Errorf("start etcd: %w", err)
 	case <-ctx.Done():
 		return fmt.Errorf("start etcd: not ready in time: %w", ctx.Err())
 	}
 	m.client = v3client.New(m.etcd.Server)
+	if cfg.Listen == "" {
+		return nil
+	}
+	return m.tellAddress(ctx, cfg.advertise())
+}
+
+// tellAddress corrects where the others reach this member: one that had no port
+// until now, or has another address.
+func (m *Member) tellAddress(ctx context.Context, advertise string) error {
+	own := m.etcd.Server.Cluster().Member(m.etcd.Server.MemberID())
+	if own == nil || slices.Equal(own.PeerURLs, []string{advertise}) {
+		return nil
+	}
+	if _, err := m.client.MemberUpdate(ctx, uint64(own.ID), []string{advertise}); err != nil {
+		return fmt.Errorf("tell the cluster that this member is at %s and not at %s: %w", advertise, strings.Join(own.PeerURLs, ", "), err)
+	}
+	m.log.Info("this member's address has changed", "was", own.PeerURLs, "is", advertise)
 	return nil
 }
 
 // config is etcd's, tuned for batches of small writes by one process. The
 // figures and their reasons are in ../DESIGN.md.
-func (m *Member) config(cfg Config, peers types.URLsMap) *embed.Config {
+func (m *Member) config(cfg Config, peers types.URLsMap) (*embed.Config, error) {
 	c := embed.NewConfig()
 	c.Name = cfg.Name
 	c.Dir = filepath.Join(cfg.Dir, "etcd")
@@ -148,6 +269,27 @@ func (m *Member) config(cfg Config, peers types.URLsMap) *embed.Config {
 		c.ListenPeerUrls, c.AdvertisePeerUrls = peers[cfg.Name], peers[cfg.Name]
 		c.InitialCluster = peers.String()
 	}
+	if cfg.Listen != "" {
+		c.ListenPeerUrls = []url.URL{{Scheme: "https", Host: cfg.Listen}}
+		c.PeerTLSInfo = cfg.Identity.tls(memberName)
+		c.TlsMinVersion = "TLS1.3"
+	}
+	if cfg.Joined {
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
+	if cfg.Clients != "" {
+		text, err := Beside(cfg.advertise(), cfg.Clients)
+		if err != nil {
+			return nil, fmt.Errorf("clients: %w", err)
+		}
+		reached, err := url.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("clients: %w", err)
+		}
+		c.ListenClientUrls = append(c.ListenClientUrls, url.URL{Scheme: "https", Host: cfg.Clients})
+		c.AdvertiseClientUrls = []url.URL{*reached}
+		c.ClientTLSInfo = cfg.Identity.tls(nodeName)
+	}
 	c.InitialClusterToken = "doorward"
 	c.EnableGRPCGateway = false
 	c.QuotaBackendBytes = cfg.QuotaBytes
@@ -162,15 +304,42 @@ func (m *Member) config(cfg Config, peers types.URLsMap) *embed.Config {
 			panic("cluster: etcd's feature gates have other names: " + err.Error())
 		}
 	}
-	return c
+	return c, nil
 }
 
 // Client calls the member in process; it opens no connection. It is closed
 // with the member.
 func (m *Member) Client() *clientv3.Client { return m.client }
 
-// Err gives the error that ends the member by itself.
-func (m *Member) Err() <-chan error { return m.etcd.Err() }
+// Wait returns when the member ends by itself, with the reason: ErrRemoved when
+// others have removed it from the cluster. Or when ctx ends, with its error.
+func (m *Member) Wait(ctx context.Context) error {
+	select {
+	case err := <-m.etcd.Err():
+		return err
+	case <-m.etcd.Server.StopNotify():
+		return m.stopped()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stopped says why the server is not there any more.
+func (m *Member) stopped() error {
+	why := m.logs.ended.Load()
+	if m.etcd.Server.IsIDRemoved(m.ID()) || why != nil && strings.Contains(*why, "permanently removed") {
+		return ErrRemoved
+	}
+	if why != nil {
+		return fmt.Errorf("etcd has stopped: %s", *why)
+	}
+	select {
+	case err := <-m.etcd.Err():
+		return err
+	default:
+		return errors.New("etcd has stopped")
+	}
+}
 
 // IsLeader reports whether this member leads its cluster, as far as it knows.
 func (m *Member) IsLeader() bool {

@@ -71,20 +71,39 @@ const (
 )
 
 // Run keeps the member's database in order until ctx ends, and returns ctx's
-// error; nil when the member ends first. It logs what it does and what it
-// cannot do, and goes on.
+// error; nil when the member ends first; ErrCorrupt when its data is not what the
+// others have. What else it cannot do it logs, and goes on.
 //
 // It forgets the past before where the cluster was an interval ago, so that a
 // watch may be that late. It gives unused pages of a large file back. And when
 // the database is full, it waits until deletes and expiry have made room, and
 // then makes etcd write again.
 func (m *Member) Run(ctx context.Context) error {
-	var group errgroup.Group
+	group, ctx := errgroup.WithContext(ctx)
 	past, size := keeper{Member: m}, keeper{Member: m}
 	group.Go(func() error { return past.keepPast(ctx) })
 	group.Go(func() error { return size.keepSize(ctx) })
 	group.Go(func() error { return m.keepLatency(ctx) })
+	group.Go(func() error { return m.compareData(ctx) })
 	return group.Wait()
+}
+
+// ErrCorrupt: the member's data differs from the others'.
+var ErrCorrupt = errors.New("this member's data is not the other members'; " + replaceIt)
+
+// compareData compares what is on disk with what the others have, once. etcd can
+// do so before it serves, but then waits six seconds for each member that does
+// not answer: three that were started together after a power failure waited
+// twelve for each other. Compactions compare each minute from then on.
+func (m *Member) compareData(ctx context.Context) error {
+	if len(m.etcd.Server.Cluster().Members()) == 1 {
+		return nil
+	}
+	err := m.beside(ctx, m.etcd.Server.CorruptionChecker().InitialCheck)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 // keeper is what one loop of Run remembers.

@@ -300,7 +300,7 @@ func (m *Member) config(cfg Config, peers types.URLsMap) (*embed.Config, error) 
 	c.TickMs, c.ElectionMs = 50, 500
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(m.logs.logger())
 	if gate, ok := c.ServerFeatureGate.(interface{ Set(string) error }); ok {
-		if err := gate.Set("InitialCorruptCheck=true,CompactHashCheck=true"); err != nil {
+		if err := gate.Set("CompactHashCheck=true"); err != nil {
 			panic("cluster: etcd's feature gates have other names: " + err.Error())
 		}
 	}

@@ -34,8 +34,11 @@ func newNode(t testing.TB, name string, env ...string) *site {
 	s := prepareSite(t)
 	s.args = []string{"serve"}
 	s.env = append(s.env,
-		"DOORWARD_DATA_DIR=data", "DOORWARD_KEYRING_FILE=keyring", "DOORWARD_CLUSTER_NAME="+name,
+		"DOORWARD_DATA_DIR=data", "DOORWARD_KEYRING_FILE=keyring",
 		"DOORWARD_LISTEN="+listen, "DOORWARD_PUBLIC_URL=http://"+listen, "DOORWARD_ADMIN_LISTEN="+freeAddress(t))
+	if name != "" {
+		s.env = append(s.env, "DOORWARD_CLUSTER_NAME="+name)
+	}
 	s.env = append(s.env, env...)
 	return s
 }

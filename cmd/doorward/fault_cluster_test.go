@@ -59,6 +59,19 @@ func newTrio(t *testing.T, env ...string) *trio {
 	return c
 }
 
+// furnish makes two tenants and waits until every node lets people in to both:
+// one whose sessions last, and one whose sessions end by themselves while a fault
+// is on.
+func (c *trio) furnish() {
+	c.Helper()
+	c.nodes[0].honest("acme", nil)
+	c.nodes[0].honest("brief", map[string]any{"session": map[string]any{"idle": "4s", "absolute": "4s", "remember": "4s", "max_per_subject": 1000}})
+	for _, s := range c.nodes {
+		s.enters("acme")
+		s.enters("brief")
+	}
+}
+
 // starts starts these nodes together and tells the network their processes.
 func (c *trio) starts(which ...int) {
 	c.Helper()
@@ -425,12 +438,7 @@ func holds(long time.Duration) { time.Sleep(long) }
 // TestFaultAClusterOfThree breaks a cluster of three in one way after another.
 func TestFaultAClusterOfThree(t *testing.T) {
 	c := newTrio(t)
-	c.nodes[0].honest("acme", nil)
-	c.nodes[0].honest("brief", map[string]any{"session": map[string]any{"idle": "4s", "absolute": "4s", "remember": "4s", "max_per_subject": 1000}})
-	for _, s := range c.nodes {
-		s.enters("acme")
-		s.enters("brief")
-	}
+	c.furnish()
 	const long = 3 * time.Second
 	restart := func(which ...int) func(*trio) { return func(c *trio) { c.starts(which...) } }
 	heal := func(c *trio) { c.network.lose() }

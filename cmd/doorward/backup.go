@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -123,7 +122,10 @@ func (a *admin) save(ctx context.Context, path string, body []byte, to string) (
 	if err != nil {
 		return 0, fmt.Errorf("the backup did not arrive whole, and nothing was written: %w", err)
 	}
-	if err := cmp.Or(file.Sync(), os.Rename(file.Name(), to)); err != nil {
+	if err := file.Sync(); err != nil {
+		return 0, fmt.Errorf("write backup: %w", err)
+	}
+	if err := os.Rename(file.Name(), to); err != nil {
 		return 0, fmt.Errorf("write backup: %w", err)
 	}
 	return size, nil

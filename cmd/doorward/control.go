@@ -168,10 +168,11 @@ func (k *control) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Where the cluster keeps what nodes know of each other.
+// Where the cluster keeps what nodes know of each other: of no use to another.
 const (
-	nodesPrefix  = "/dw/cluster/nodes/"
-	tokensPrefix = "/dw/cluster/tokens/"
+	clusterPrefix = "/dw/cluster/"
+	nodesPrefix   = clusterPrefix + "nodes/"
+	tokensPrefix  = clusterPrefix + "tokens/"
 )
 
 // registered is what a node says of itself in etcd.

@@ -54,7 +54,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(devCommand(), serveCommand(), tenantCommand(), verifierCommand(), sessionCommand(), keyringCommand(), clusterCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), tenantCommand(), verifierCommand(), sessionCommand(), keyringCommand(), clusterCommand(), backupCommand(), restoreCommand(), versionCommand())
 	return root
 }
 

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,6 +69,8 @@ type node struct {
 	catalog   *plugins.Catalog
 	service   *service.Service
 	web       *web.Server
+
+	backingUp sync.Mutex
 }
 
 // run serves until ctx ends, then drains. It starts bottom-up and closes
@@ -109,6 +112,9 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 		return err
 	}
 	defer closeStore() // last: every room above writes to it
+	if err := cluster.Interrupted(starting, client, storePrefix); err != nil {
+		return fmt.Errorf("%w; run doorward restore again, or empty the store", err)
+	}
 	n, err := assemble(c, client, control, log)
 	if err != nil {
 		return err
@@ -229,7 +235,7 @@ func assemble(c config, client *clientv3.Client, control *control, log *slog.Log
 	}
 	settings := web.Config{
 		PublicURL: publicURL, AnyLoopback: c.dev, TrustedProxies: proxies,
-		Ready: n.ready, Metrics: promhttp.Handler(), Log: log,
+		Ready: n.ready, Metrics: promhttp.Handler(), Backup: n.backup, Log: log,
 	}
 	if control != nil && control.identity != nil {
 		settings.Cluster = control

@@ -49,11 +49,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run a production node; refuses to start unless it is safe",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := load(file, flags)
+			c, err := serveConfig(file, flags)
 			if err != nil {
-				return err
-			}
-			if err := c.check(); err != nil {
 				return err
 			}
 			return run(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -62,6 +59,15 @@ func serveCommand() *cobra.Command {
 	serverFlags(cmd, &flags)
 	cmd.Flags().StringVar(&file, "config", "", "YAML configuration file")
 	return cmd
+}
+
+// serveConfig is load, checked.
+func serveConfig(file string, flags config) (config, error) {
+	c, err := load(file, flags)
+	if err != nil {
+		return config{}, err
+	}
+	return c, c.check()
 }
 
 // noArgs refuses arguments as the usage error that they are.

@@ -53,6 +53,9 @@ var answers = []struct {
 	{ErrNoNode, 404, "not_found", "There is no member of that name."},
 	{ErrClusterRefused, 409, "conflict", ""},
 
+	{ErrRecipients, 422, "invalid", ""},
+	{ErrBusy, 503, "unavailable", "One backup at a time: another is being made on this node. Try again later."},
+
 	{context.DeadlineExceeded, 503, "unavailable", "This took too long. Try again."},
 	{context.Canceled, 503, "unavailable", "The request was given up."},
 }

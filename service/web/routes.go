@@ -90,6 +90,7 @@ func (s *Server) adminMap() []route {
 		{"GET", "/cluster", s.clusterStatus, 0},
 		{"POST", "/cluster/members", s.inviteMember, 0},
 		{"DELETE", "/cluster/members/:member", s.removeMember, memberTime},
+		{"POST", "/backup", s.backup, ownTime},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -43,6 +44,11 @@ type Config struct {
 
 	// Cluster answers for the nodes that serve together; nil: there is only this.
 	Cluster Cluster
+
+	// Backup makes a backup of the store, encrypted to age recipients, as a file
+	// that nobody else knows; the caller closes it. ErrRecipients, ErrBusy. nil leaves
+	// it out.
+	Backup func(ctx context.Context, recipients []string) (*os.File, error)
 
 	// Log takes one line a request; nil discards.
 	Log *slog.Logger

@@ -36,12 +36,13 @@ lint:
 
 # The servers of cmd/doorward want the machine for themselves. What is tested
 # without the race detector has no goroutines (wasm), runs two thousand random
-# lives in fake time where the detector ran two hundred (sessions), or compiles
-# large verifiers, which take half a minute each under it.
+# lives in fake time where the detector ran two hundred (sessions), compiles
+# large verifiers, which take half a minute each under it, or is a cluster under
+# load.
 unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
 	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
-	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal' ./cmd/doorward
+	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal|ClusterGrows|OfThree' ./cmd/doorward
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward
 

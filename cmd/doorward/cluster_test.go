@@ -129,6 +129,7 @@ func voting(n int) func(web.ClusterStatus) bool {
 // A node that began alone becomes a cluster, which loses and gets members, while
 // whoever is signed in stays so.
 func TestAClusterGrowsAndShrinksAroundItsSessions(t *testing.T) {
+	forFaults(t)
 	a := newNode(t, "a")
 	a.start()
 	a.honest("acme", nil)
@@ -237,4 +238,3 @@ func TestAClusterGrowsAndShrinksAroundItsSessions(t *testing.T) {
 		t.Errorf("it does not say why it ended:\n%s", log)
 	}
 }
-

@@ -111,12 +111,16 @@ func (c *theirCluster) leader(client *clientv3.Client) int {
 	return 0
 }
 
-func TestSessionsInAnExternalEtcdOfThreeSitTheExam(t *testing.T) {
+func TestSoakSessionsInAnExternalEtcdOfThreeSitTheExam(t *testing.T) {
+	if !soak() {
+		t.Skip("takes minutes; make soak")
+	}
 	examine(t, newTheirCluster(t).client(), sessionsetcd.Config{TxnOps: 128})
 }
 
 // What is promised of a cluster is promised of nodes that have none of their own.
 func TestFaultAnExternalEtcdOfThree(t *testing.T) {
+	forFaults(t)
 	theirs := newTheirCluster(t)
 	client := theirs.client()
 	ring := filepath.Join(t.TempDir(), "keyring")

@@ -31,6 +31,16 @@ type trio struct {
 	ca      string
 }
 
+// forFaults skips under the race detector, with which three servers and their
+// clients on two cores are too slow to be asked anything: make unit runs these
+// tests without it.
+func forFaults(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("runs without the race detector")
+	}
+}
+
 // newTrio starts three members that are in each other's cluster.initial.
 func newTrio(t *testing.T, env ...string) *trio {
 	t.Helper()
@@ -403,7 +413,7 @@ func (w *witness) speed() float64 {
 		before, at := w.answers.Load(), time.Now()
 		time.Sleep(time.Second) // a rate is counted over a time
 		rate := float64(w.answers.Load()-before) / time.Since(at).Seconds()
-		if rate >= enough || raceEnabled && rate >= enough/4 {
+		if rate >= enough {
 			return rate
 		}
 		if time.Since(began) > 30*time.Second {
@@ -437,6 +447,7 @@ func holds(long time.Duration) { time.Sleep(long) }
 
 // TestFaultAClusterOfThree breaks a cluster of three in one way after another.
 func TestFaultAClusterOfThree(t *testing.T) {
+	forFaults(t)
 	c := newTrio(t)
 	c.furnish()
 	const long = 3 * time.Second

@@ -123,7 +123,7 @@ type site struct {
 	dir, log string
 	env      []string
 	args     []string // the command that runs it
-	password string // of demo's user demo
+	password string   // of demo's user demo
 	client   *http.Client
 
 	profile string        // in a benchmark, where the server lets one look into it

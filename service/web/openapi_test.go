@@ -16,7 +16,7 @@ import (
 )
 
 // What is published of an answer is what is in it: the members of its type.
-func TestTheContractNamesEveryMemberOfAVerifiersAnswers(t *testing.T) {
+func TestTheContractNamesEveryMemberOfOperatorsAnswers(t *testing.T) {
 	text, err := os.ReadFile("openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +46,9 @@ func TestTheContractNamesEveryMemberOfAVerifiersAnswers(t *testing.T) {
 		"HostCall":             {schemas["HostCall"], plugins.HostCall{}, nil},
 		"TraceLine":            {schemas["TraceLine"], plugins.LogLine{}, nil},
 		"LogLine":              {schemas["LogLine"], plugins.LogEntry{}, nil},
+		"ClusterStatus":        {schemas["ClusterStatus"], web.ClusterStatus{}, nil},
+		"NodeStatus":           {schemas["NodeStatus"], web.NodeStatus{}, nil},
+		"Invitation":           {schemas["Invitation"], web.Invitation{}, nil},
 	} {
 		var members []string
 		for field := range reflect.TypeOf(c.answer).Fields() {

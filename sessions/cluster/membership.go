@@ -115,7 +115,11 @@ func (m *Member) Add(ctx context.Context, name, peer string) (map[string]string,
 	}
 	var added *clientv3.MemberAddResponse
 	err := m.patiently(ctx, func() (err error) {
-		added, err = m.client.MemberAddAsLearner(ctx, []string{peer})
+		// An id is made of the URL and the second, and one that was removed is
+		// none for ever; the next second's is another.
+		for again := true; again; again = errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound) && pause(ctx) {
+			added, err = m.client.MemberAddAsLearner(ctx, []string{peer})
+		}
 		return err
 	})
 	if err != nil {
@@ -179,11 +183,19 @@ func (m *Member) patiently(ctx context.Context, change func() error) error {
 			}
 			return err
 		}
-		select {
-		case <-time.After(tryAgain):
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return fmt.Errorf("%w: %w; see cluster status", ErrNotHealthy, err)
 		}
+	}
+}
+
+// pause rests before another try; false when ctx has ended.
+func pause(ctx context.Context) bool {
+	select {
+	case <-time.After(tryAgain):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

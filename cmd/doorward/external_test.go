@@ -135,8 +135,20 @@ func TestFaultAnExternalEtcdOfThree(t *testing.T) {
 	c.starts(0, 1, 2)
 	c.furnish()
 	leader := theirs.leader(client)
-	c.under("their leader is killed", func(*trio) { theirs.kill(leader); holds(3 * time.Second) }, func(*trio) { theirs.start(leader) })
+	c.under("their leader is killed", func(*trio) func() {
+		theirs.kill(leader)
+		holds(3 * time.Second)
+		return func() { theirs.start(leader) }
+	})
 	two := []int{(leader + 1) % 3, (leader + 2) % 3}
-	c.under("two of theirs are killed", func(*trio) { theirs.kill(two...); holds(3 * time.Second) }, func(*trio) { theirs.start(two...) })
-	c.under("a node of ours is killed", func(c *trio) { c.kills(1); holds(2 * time.Second) }, func(c *trio) { c.starts(1) })
+	c.under("two of theirs are killed", func(*trio) func() {
+		theirs.kill(two...)
+		holds(3 * time.Second)
+		return func() { theirs.start(two...) }
+	})
+	c.under("a node of ours is killed", func(c *trio) func() {
+		c.kills(1)
+		holds(2 * time.Second)
+		return func() { c.starts(1) }
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -343,7 +344,7 @@ func (w *witness) tries(at *site, k *known, r *rand.Rand) {
 
 // under runs clients, breaks something once they are at speed, mends it, and
 // checks that what they saw can have been, and that nothing is lost.
-func (c *trio) under(name string, fault func(c *trio), mend func(c *trio)) {
+func (c *trio) under(name string, fault breakage) {
 	c.Helper()
 	c.T.Run(name, func(t *testing.T) {
 		part := *c
@@ -357,11 +358,11 @@ func (c *trio) under(name string, fault func(c *trio), mend func(c *trio)) {
 				c.nodes[i].server = s.server
 			}
 		}()
-		part.broken(fault, mend)
+		part.broken(fault)
 	})
 }
 
-func (c *trio) broken(fault, mend func(c *trio)) {
+func (c *trio) broken(fault breakage) {
 	w := c.newWitness()
 	stop := make(chan struct{})
 	people := w.works(stop)
@@ -373,14 +374,14 @@ func (c *trio) broken(fault, mend func(c *trio)) {
 	w.tookMu.Unlock()
 	before, unknown := w.answers.Load(), w.unknown.Load()
 	began := time.Now()
-	fault(c)
+	mend := fault(c)
 	during, dark := w.answers.Load()-before, w.unknown.Load()-unknown
 	lasted := time.Since(began)
 	w.tookMu.Lock()
 	p99 := percentile(slices.Clone(w.took), 99)
 	w.tookMu.Unlock()
 	mended := time.Now()
-	mend(c)
+	mend()
 	for _, s := range c.nodes {
 		s.enters("acme")
 	}
@@ -445,77 +446,153 @@ func (w *witness) survives() int {
 // holds lets a fault last.
 func holds(long time.Duration) { time.Sleep(long) }
 
-// TestFaultAClusterOfThree breaks a cluster of three in one way after another.
+// breakage breaks something for a while, and returns what mends it.
+type breakage func(c *trio) (mend func())
+
+// breakages are what can be done to a cluster of three, each for that long.
+func breakages(long time.Duration) []struct {
+	name  string
+	fault breakage
+} {
+	restarts := func(c *trio, which ...int) func() { return func() { c.starts(which...) } }
+	heals := func(c *trio) func() { return func() { c.network.lose() } }
+	isolate := func(c *trio, one int) {
+		var others []string
+		for _, i := range c.others(one) {
+			others = append(others, c.names[i])
+		}
+		c.network.lose(apart(c.names[one], others...)...)
+	}
+	return []struct {
+		name  string
+		fault breakage
+	}{
+		{"a follower is killed", func(c *trio) func() {
+			one := c.others(c.leader())[0]
+			c.kills(one)
+			holds(long)
+			return restarts(c, one)
+		}},
+		{"the leader is killed", func(c *trio) func() {
+			one := c.leader()
+			c.kills(one)
+			holds(long)
+			return restarts(c, one)
+		}},
+		{"two of three are killed", func(c *trio) func() {
+			leader := c.leader()
+			two := []int{leader, c.others(leader)[1]}
+			c.kills(two...)
+			holds(long)
+			return restarts(c, two...)
+		}},
+		{"all three are killed", func(c *trio) func() {
+			c.kills(0, 1, 2)
+			return restarts(c, 0, 1, 2)
+		}},
+		{"the leader is cut off", func(c *trio) func() {
+			isolate(c, c.leader())
+			holds(long)
+			return heals(c)
+		}},
+		{"a follower is cut off", func(c *trio) func() {
+			isolate(c, c.others(c.leader())[1])
+			holds(long)
+			return heals(c)
+		}},
+		{"the leader hears and is not heard", func(c *trio) func() {
+			leader := c.leader()
+			others := c.others(leader)
+			c.network.lose([2]string{c.names[leader], c.names[others[0]]}, [2]string{c.names[leader], c.names[others[1]]})
+			holds(long)
+			return heals(c)
+		}},
+		{"the leader is heard and does not hear", func(c *trio) func() {
+			leader := c.leader()
+			others := c.others(leader)
+			c.network.lose([2]string{c.names[others[0]], c.names[leader]}, [2]string{c.names[others[1]], c.names[leader]})
+			holds(long)
+			return heals(c)
+		}},
+		{"nobody hears anybody", func(c *trio) func() {
+			c.network.lose(append(apart("a", "b", "c"), apart("b", "c")...)...)
+			holds(long)
+			return heals(c)
+		}},
+		{"the leader's network flaps", func(c *trio) func() {
+			leader := c.leader()
+			for range 3 {
+				isolate(c, leader)
+				holds(long / 4)
+				c.network.lose()
+				holds(long / 4)
+			}
+			return heals(c)
+		}},
+		{"the leader is stopped and goes on", func(c *trio) func() {
+			process := c.nodes[c.leader()].cmd.Process
+			process.Signal(syscall.SIGSTOP)
+			holds(long)
+			return func() { process.Signal(syscall.SIGCONT) }
+		}},
+		{"a member loses its disk and is replaced", func(c *trio) func() {
+			one := c.others(c.leader())[0]
+			c.kills(one)
+			s := c.nodes[one]
+			if err := os.RemoveAll(filepath.Join(s.dir, "data")); err != nil {
+				c.Fatal(err)
+			}
+			if out, err := s.command("serve"); err == nil || !strings.Contains(out, "cluster replace URL") {
+				c.Fatalf("a wiped member started: %v %s", err, out)
+			}
+			return func() {
+				at := c.nodes[c.others(one)[0]]
+				invited := at.invites(roleMember)
+				s.run("cluster", "replace", invited.URL, "--token", invited.Token)
+				c.starts(one)
+				at.until(20*time.Second, "three vote", voting(3))
+			}
+		}},
+	}
+}
+
+// Three nodes that are broken in one way after another lose nothing that was
+// acknowledged and accept nothing that ended.
 func TestFaultAClusterOfThree(t *testing.T) {
 	forFaults(t)
 	c := newTrio(t)
 	c.furnish()
-	const long = 3 * time.Second
-	restart := func(which ...int) func(*trio) { return func(c *trio) { c.starts(which...) } }
-	heal := func(c *trio) { c.network.lose() }
-
-	follower := c.others(c.leader())[0]
-	c.under("a follower is killed", func(c *trio) { c.kills(follower); holds(long) }, restart(follower))
-	leader := c.leader()
-	c.under("the leader is killed", func(c *trio) { c.kills(leader); holds(long) }, restart(leader))
-	two := c.others(c.leader())
-	two[1] = c.leader()
-	c.under("two of three are killed", func(c *trio) { c.kills(two...); holds(long) }, restart(two...))
-	c.under("all three are killed", func(c *trio) { c.kills(0, 1, 2) }, restart(0, 1, 2))
-
-	name := func(i int) string { return c.names[i] }
-	names := func(list []int) (all []string) {
-		for _, i := range list {
-			all = append(all, c.names[i])
-		}
-		return all
+	for _, b := range breakages(2500 * time.Millisecond) {
+		c.under(b.name, b.fault)
 	}
-	leader = c.leader()
-	c.under("the leader is cut off", func(c *trio) {
-		c.network.lose(apart(name(leader), names(c.others(leader))...)...)
-		holds(long)
-	}, heal)
-	follower = c.others(c.leader())[1]
-	c.under("a follower is cut off", func(c *trio) {
-		c.network.lose(apart(name(follower), names(c.others(follower))...)...)
-		holds(long)
-	}, heal)
-	leader = c.leader()
-	c.under("the leader hears and is not heard", func(c *trio) {
-		c.network.lose([2]string{name(leader), name(c.others(leader)[0])}, [2]string{name(leader), name(c.others(leader)[1])})
-		holds(long)
-	}, heal)
-	leader = c.leader()
-	c.under("the leader's network flaps", func(c *trio) {
-		for range 3 {
-			c.network.lose(apart(name(leader), names(c.others(leader))...)...)
-			holds(700 * time.Millisecond)
-			c.network.lose()
-			holds(700 * time.Millisecond)
-		}
-	}, heal)
-	leader = c.leader()
-	c.under("the leader is stopped and goes on", func(c *trio) {
-		c.nodes[leader].cmd.Process.Signal(syscall.SIGSTOP)
-		holds(long)
-	}, func(c *trio) { c.nodes[leader].cmd.Process.Signal(syscall.SIGCONT) })
+}
 
-	wiped := c.others(c.leader())[0]
-	c.under("a member loses its disk and is replaced", func(c *trio) {
-		c.kills(wiped)
-		s := c.nodes[wiped]
-		if err := os.RemoveAll(filepath.Join(s.dir, "data")); err != nil {
-			c.Fatal(err)
+// The same at random, for half an hour, or as long as DOORWARD_SOAK_TIME says.
+// DOORWARD_SOAK_SEED has it go the same way again.
+func TestSoakAClusterOfThree(t *testing.T) {
+	if !soak() {
+		t.Skip("takes half an hour; make soak")
+	}
+	forFaults(t)
+	long, seed := 30*time.Minute, rand.Uint64()
+	var err error
+	if text := os.Getenv("DOORWARD_SOAK_TIME"); text != "" {
+		if long, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
 		}
-		if out, err := s.command("serve"); err == nil || !strings.Contains(out, "cluster replace URL") {
-			c.Fatalf("a wiped member started: %v %s", err, out)
+	}
+	if text := os.Getenv("DOORWARD_SOAK_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
 		}
-	}, func(c *trio) {
-		s := c.nodes[wiped]
-		at := c.nodes[c.others(wiped)[0]]
-		invited := at.invites(roleMember)
-		s.run("cluster", "replace", invited.URL, "--token", invited.Token)
-		c.starts(wiped)
-		at.until(20*time.Second, "three vote", voting(3))
-	})
+	}
+	t.Logf("again: DOORWARD_SOAK=1 DOORWARD_SOAK_TIME=%v DOORWARD_SOAK_SEED=%d go test ./cmd/doorward -run TestSoakAClusterOfThree -v -timeout 2h", long, seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	c := newTrio(t)
+	c.furnish()
+	for began := time.Now(); time.Since(began) < long && !t.Failed(); {
+		all := breakages(time.Second + time.Duration(random.Int64N(int64(8*time.Second))))
+		b := all[random.IntN(len(all))]
+		c.under(b.name, b.fault)
+	}
 }

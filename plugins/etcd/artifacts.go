@@ -27,6 +27,7 @@ const (
 	pieceSize = 1 << 20          // etcd takes requests of 1.5 MiB
 	markTime  = 10 * time.Minute // an upload that takes longer is given up
 	callTime  = 5 * time.Second
+	loginTime = time.Second      // of a read that every login waits for: without a majority it takes all of it
 	maxModule = 17 << 20 // what a module may unpack to: more is not one of ours
 )
 
@@ -241,6 +242,8 @@ func (a *Artifacts) Active(ctx context.Context, tenant string) (plugins.Pointer,
 
 // ActiveVersion implements plugins.Artifacts.
 func (a *Artifacts) ActiveVersion(ctx context.Context, tenant string) (plugins.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTime)
+	defer cancel()
 	p, err := a.pointed(ctx, tenant)
 	switch {
 	case err != nil:

@@ -5,6 +5,10 @@
 // call, and the listeners that etcd insists on are Unix sockets in a private
 // directory, so that no port is open and a data directory is all there is.
 //
+// A member that others reach is the same with TLS between them, of an Authority
+// that is the cluster's alone. Who is a member changes by Add, Promote and Remove,
+// and never by itself.
+//
 // Backup and Restore are of keys and values, so that they are the same for either,
 // and what was saved of the one can go into the other.
 //

@@ -331,6 +331,12 @@ func (c *config) checkCluster() error {
 			return fmt.Errorf("cluster.%s is %q; it takes host:port, with a port that stays the same", a.name, a.address)
 		}
 	}
+	for _, a := range []struct{ name, address string }{{"listen", l.Listen}, {"clients", l.Clients}} { // etcd's own listeners look no names up
+		host, port, _ := net.SplitHostPort(a.address)
+		if a.address != "" && host != "localhost" && net.ParseIP(host) == nil {
+			return fmt.Errorf("cluster.%s is %q; it takes an address of this machine and a port, or all addresses as 0.0.0.0:%s", a.name, a.address, port)
+		}
+	}
 	urls := map[string]string{"cluster.advertise": l.Advertise}
 	for name, at := range l.Initial {
 		urls["cluster.initial."+name] = at

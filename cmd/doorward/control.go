@@ -508,7 +508,7 @@ func (k *control) Remove(ctx context.Context, name string) error {
 	err := k.member.Remove(ctx, name)
 	switch {
 	case errors.Is(err, cluster.ErrNoMember):
-		return web.ErrNoNode
+		return k.forget(ctx, name)
 	case errors.Is(err, cluster.ErrNotHealthy):
 		return fmt.Errorf("%w: %w", web.ErrClusterRefused, err)
 	case err != nil:
@@ -517,6 +517,21 @@ func (k *control) Remove(ctx context.Context, name string) error {
 	k.log.Info("a member was removed", "name", name)
 	if _, err := k.client.Delete(ctx, nodesPrefix+name); err != nil && name != k.config.Cluster.Name {
 		k.log.Warn("the removed member stays in the list of nodes until one of its name comes", "name", name, "err", err)
+	}
+	return nil
+}
+
+// forget takes a client out of the list of nodes.
+func (k *control) forget(ctx context.Context, name string) error {
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if nodes[name].Role != roleClient {
+		return web.ErrNoNode
+	}
+	if _, err := k.client.Delete(ctx, nodesPrefix+name); err != nil {
+		return fmt.Errorf("forget node %s: %w", name, err)
 	}
 	return nil
 }
@@ -603,8 +618,12 @@ func (k *control) Status(ctx context.Context) (web.ClusterStatus, error) {
 		status.Nodes = append(status.Nodes, web.NodeStatus{Name: p.Name, ID: strconv.FormatUint(p.ID, 16), Role: role, URL: p.URL})
 	}
 	for name, one := range known {
-		if !slices.ContainsFunc(status.Nodes, func(n web.NodeStatus) bool { return n.Name == name }) && (one.Role == roleClient || k.member == nil) {
-			status.Nodes = append(status.Nodes, web.NodeStatus{Name: name, Role: one.Role})
+		switch {
+		case slices.ContainsFunc(status.Nodes, func(n web.NodeStatus) bool { return n.Name == name }):
+		case one.Role == roleClient:
+			status.Nodes = append(status.Nodes, web.NodeStatus{Name: name, Role: roleClient})
+		case k.member == nil: // a client knows members by what they said alone
+			status.Nodes = append(status.Nodes, web.NodeStatus{Name: name, Role: "follower"})
 		}
 	}
 	health := make([]healthAnswer, len(status.Nodes))
@@ -669,18 +688,11 @@ const (
 
 // judge says who leads, how far behind the others are, and what is wrong.
 func judge(status *web.ClusterStatus, health []healthAnswer) {
-	furthest := uint64(0)
-	leads := map[uint64]int{}
+	furthest, leader, latest := uint64(0), uint64(0), uint64(0)
 	for _, h := range health {
 		furthest = max(furthest, h.Member.Committed)
-		if h.Member.Leader != 0 {
-			leads[h.Member.Leader]++
-		}
-	}
-	leader, most := uint64(0), 0
-	for id, n := range leads {
-		if n > most {
-			leader, most = id, n
+		if h.Member.Leader != 0 && h.Member.Term > latest { // one that was deposed and does not know it is of an earlier term
+			leader, latest = h.Member.Leader, h.Member.Term
 		}
 	}
 	for i := range status.Nodes {

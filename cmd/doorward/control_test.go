@@ -29,7 +29,7 @@ func TestStatusNamesTheSickNodeAndWhy(t *testing.T) {
 		{"behind", func(h *cluster.Health) { h.Applied = 3000 }, "is 2000 entries behind"},
 		{"a little behind", func(h *cluster.Health) { h.Applied = 4990 }, ""},
 		{"cut off", func(h *cluster.Health) { h.Leader = 0 }, "knows no leader"},
-		{"deposed and unaware", func(h *cluster.Health) { h.Leader = h.ID }, "follows another leader"},
+		{"deposed and unaware", func(h *cluster.Health) { h.Leader, h.Term = h.ID, h.Term-1 }, "follows another leader"},
 		{"no vote", func(h *cluster.Health) { h.Learner = true }, "has no vote until it is in step"},
 		{"nearly full", func(h *cluster.Health) { h.Stats.InUseBytes = 85 }, "its database is 85 % full"},
 		{"full", func(h *cluster.Health) { h.Full = true }, "refuses to write"},
@@ -81,7 +81,7 @@ func TestAClusterThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testi
 	}{
 		{map[string]string{}, 0, ""},
 		{map[string]string{"CLUSTER_LISTEN": at}, 0, ""},
-		{map[string]string{"CLUSTER_LISTEN": ":2380", "CLUSTER_ADVERTISE": "https://a.test:2380", "CLUSTER_CLIENTS": ":2379"}, 0, ""},
+		{map[string]string{"CLUSTER_LISTEN": "0.0.0.0:2380", "CLUSTER_ADVERTISE": "https://a.test:2380", "CLUSTER_CLIENTS": "[::]:2379", "CLUSTER_CONTROL": ":2381"}, 0, ""},
 		{map[string]string{"CLUSTER_LISTEN": at, "CLUSTER_INITIAL": "node=https://" + at}, 0, ""},
 		{map[string]string{"CLUSTER_CONTROL": "10.0.0.4:2381"}, 0, ""}, // of a client
 
@@ -90,7 +90,8 @@ func TestAClusterThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testi
 		{map[string]string{"CLUSTER_LISTEN": "10.0.0.1"}, 2, "host:port"},
 		{map[string]string{"CLUSTER_LISTEN": "10.0.0.1:0"}, 2, "a port that stays the same"},
 		{map[string]string{"CLUSTER_LISTEN": at, "CLUSTER_ADVERTISE": "http://10.0.0.1:2380"}, 2, "https://host:port"},
-		{map[string]string{"CLUSTER_LISTEN": ":2380"}, 2, "https://host:port"},
+		{map[string]string{"CLUSTER_LISTEN": ":2380", "CLUSTER_ADVERTISE": "https://a.test:2380"}, 2, "0.0.0.0:2380"},
+		{map[string]string{"CLUSTER_LISTEN": "a.test:2380"}, 2, "an address of this machine"},
 		{map[string]string{"CLUSTER_LISTEN": "0.0.0.0:2380"}, 2, "no address of this machine"},
 		{map[string]string{"CLUSTER_LISTEN": at, "CLUSTER_NAME": "a/b"}, 2, "cluster.name"},
 		{map[string]string{"CLUSTER_LISTEN": at, "CLUSTER_INITIAL": "a:https://10.0.0.2:2380"}, 2, "name=https://host:port"},

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -105,6 +104,11 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 	if c.dev {
 		c.takePorts(public.Addr(), admin.Addr())
 	}
+	doors := []*door{newDoor(log, false), newDoor(log, true)}
+	for i, l := range []net.Listener{public, admin} {
+		go doors[i].serve(l) // until it is closed
+		defer doors[i].Close()
+	}
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	client, control, closeStore, err := openStore(starting, c, log)
@@ -125,7 +129,7 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 	pools := poolMetrics{n.pool}
 	prometheus.MustRegister(pools)
 	defer prometheus.Unregister(pools)
-	return n.serve(ctx, starting, public, admin, among, out)
+	return n.serve(ctx, starting, doors, among, out)
 }
 
 // openStore gives a client of the etcd that c asks for: of a member in this
@@ -252,7 +256,7 @@ func (n *node) ready(ctx context.Context) error {
 }
 
 // serve runs the rooms and both listeners until ctx ends or one of them fails.
-func (n *node) serve(ctx, starting context.Context, public, admin, among net.Listener, out io.Writer) error {
+func (n *node) serve(ctx, starting context.Context, doors []*door, among net.Listener, out io.Writer) error {
 	// The rooms outlive ctx: requests that drain still need them.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -284,22 +288,22 @@ func (n *node) serve(ctx, starting context.Context, public, admin, among net.Lis
 		return errors.Join(err, group.Wait())
 	}
 	group.Go(func() error { n.rewrap(rooms); return nil })
-	servers, listeners := []*http.Server{n.server(n.web.Public()), n.server(n.web.Admin())}, []net.Listener{public, admin}
+	doors[0].open(n.web.Public())
+	doors[1].open(n.web.Admin())
 	if among != nil {
 		secure, err := n.control.identity.Server()
 		if err != nil {
 			stop()
 			return errors.Join(err, group.Wait())
 		}
-		servers, listeners = append(servers, n.server(n.control.handler())), append(listeners, tls.NewListener(among, secure))
+		control := newDoor(n.log, false)
+		control.open(n.control.handler())
+		doors = append(doors, control)
+		go control.serve(tls.NewListener(among, secure)) // until it is drained
 	}
-	for i, l := range listeners {
-		group.Go(func() error {
-			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve %s: %w", l.Addr(), err)
-			}
-			return nil
-		})
+	for _, d := range doors {
+		d.RegisterOnShutdown(n.web.EndStreams)
+		group.Go(func() error { return <-d.ended })
 	}
 	fmt.Fprintf(out, "ready public=%s admin=http://%s\n", n.config.PublicURL, n.config.AdminListen)
 
@@ -308,7 +312,7 @@ func (n *node) serve(ctx, starting context.Context, public, admin, among net.Lis
 		n.log.Info("draining")
 	case <-rooms.Done():
 	}
-	drain(servers)
+	drain(doors)
 	stop()
 	return group.Wait()
 }
@@ -520,28 +524,12 @@ func (n *node) operatorKey(ctx context.Context) error {
 	return nil
 }
 
-// server is an HTTP server with a bound on everything a client may drag out.
-// Headers have what the whole request has: a time of their own would be one more
-// timer set for each request.
-func (n *node) server(h http.Handler) *http.Server {
-	s := &http.Server{
-		Handler:        h,
-		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   30 * time.Second,
-		IdleTimeout:    60 * time.Second,
-		MaxHeaderBytes: 32 << 10,
-		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
-	s.RegisterOnShutdown(n.web.EndStreams)
-	return s
-}
-
 // drain lets requests in flight finish, within drainTime.
-func drain(servers []*http.Server) {
+func drain(doors []*door) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	var group errgroup.Group
-	for _, s := range servers {
+	for _, s := range doors {
 		group.Go(func() error {
 			if err := s.Shutdown(ctx); err != nil {
 				return s.Close() // what is still open after that is cut

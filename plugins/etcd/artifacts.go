@@ -27,8 +27,8 @@ const (
 	pieceSize = 1 << 20          // etcd takes requests of 1.5 MiB
 	markTime  = 10 * time.Minute // an upload that takes longer is given up
 	callTime  = 5 * time.Second
-	loginTime = time.Second      // of a read that every login waits for: without a majority it takes all of it
-	maxModule = 17 << 20 // what a module may unpack to: more is not one of ours
+	loginTime = time.Second // of a read that every login waits for: without a majority it takes all of it
+	maxModule = 17 << 20    // what a module may unpack to: more is not one of ours
 )
 
 // Artifacts is a plugins.Artifacts in etcd.

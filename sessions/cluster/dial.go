@@ -77,8 +77,12 @@ func Dial(ctx context.Context, cfg DialConfig) (*clientv3.Client, error) {
 		select { // nodes and clusters are started together: it may come to be there
 		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("etcd at %s has not answered within %v: %w; is it running, has it a quorum, and do etcd.endpoints and etcd.tls fit it?",
-				strings.Join(cfg.Endpoints, ", "), cfg.Timeout, last)
+			check := "do etcd.endpoints and etcd.tls fit it"
+			if cfg.Identity != nil {
+				check = "do its members still have cluster.clients there"
+			}
+			return nil, fmt.Errorf("etcd at %s has not answered within %v: %w; is it running, has it a quorum, and %s?",
+				strings.Join(cfg.Endpoints, ", "), cfg.Timeout, last, check)
 		}
 	}
 }

@@ -216,6 +216,9 @@ func (m *Member) start(ctx context.Context, cfg Config, peers types.URLsMap) err
 		if strings.Contains(err.Error(), "has already been bootstrapped") {
 			return fmt.Errorf("%w: the others know it by the name %s and %s is empty; %s", ErrWiped, cfg.Name, cfg.Dir, replaceIt)
 		}
+		if m.removed() { // an empty disk that has been replaced before: the first member's id is none any more
+			return fmt.Errorf("start etcd: %w; %s", ErrRemoved, replaceIt)
+		}
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	select {
@@ -324,13 +327,18 @@ func (m *Member) Wait(ctx context.Context) error {
 	}
 }
 
+// removed reports whether the others have said that this member is none any more.
+func (m *Member) removed() bool {
+	why := m.logs.ended.Load()
+	return why != nil && strings.Contains(*why, "permanently removed")
+}
+
 // stopped says why the server is not there any more.
 func (m *Member) stopped() error {
-	why := m.logs.ended.Load()
-	if m.etcd.Server.IsIDRemoved(m.ID()) || why != nil && strings.Contains(*why, "permanently removed") {
-		return ErrRemoved
+	if m.removed() || m.etcd.Server.IsIDRemoved(m.ID()) {
+		return fmt.Errorf("%w; to have this machine back, %s", ErrRemoved, replaceIt)
 	}
-	if why != nil {
+	if why := m.logs.ended.Load(); why != nil {
 		return fmt.Errorf("etcd has stopped: %s", *why)
 	}
 	select {

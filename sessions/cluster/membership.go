@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 )
 
 // What can be wrong with a change of who is a member.
@@ -159,14 +160,22 @@ func (m *Member) Remove(ctx context.Context, name string) error {
 }
 
 func (m *Member) remove(ctx context.Context, id uint64) error {
-	err := m.patiently(ctx, func() error {
-		_, err := m.client.MemberRemove(ctx, id)
+	for {
+		err := m.patiently(ctx, func() error {
+			_, err := m.client.MemberRemove(ctx, id)
+			return err
+		})
+		var known rpctypes.EtcdError
+		switch {
+		case errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound):
+			return nil // somebody else was first, or an earlier try
+		case id == m.ID() && m.etcd.Server.IsIDRemoved(id):
+			return nil // it ends while it answers
+		case errors.As(rpctypes.Error(err), &known) && known.Code() == codes.Unavailable && pause(ctx):
+			continue // lost to a change of leader, as when this one has just handed its leadership on
+		}
 		return err
-	})
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound) {
-		return nil // somebody else was first
 	}
-	return err
 }
 
 // tryAgain is how long a refused change of members rests.

@@ -224,6 +224,16 @@ func TestAClusterGrowsAndShrinksAroundItsSessions(t *testing.T) {
 		t.Fatalf("a second b: %v %s", err, out)
 	}
 
+	c.until(20*time.Second, "disks and links are timed", func(s web.ClusterStatus) bool {
+		timed := 0
+		for _, one := range s.Nodes {
+			if one.SyncMS > 0 && one.LinkMS > 0 && one.DBBytes > 0 && one.Index > 0 {
+				timed++
+			}
+		}
+		return timed == 3
+	})
+
 	// The first one leaves, and its process ends.
 	a.run("cluster", "leave")
 	select {

@@ -523,9 +523,9 @@ func breakages(long time.Duration) []struct {
 			leader := c.leader()
 			for range 3 {
 				isolate(c, leader)
-				holds(long / 4)
+				holds(max(long/4, time.Second)) // less may pass unnoticed
 				c.network.lose()
-				holds(long / 4)
+				holds(max(long/4, time.Second))
 			}
 			return heals(c)
 		}},

@@ -137,7 +137,7 @@ $(BUILT)/go-work.wasm:
 
 # What takes too long for every change.
 soak:
-	DOORWARD_SOAK=1 $(GO) test -count=1 -timeout 60m -run 'Soak|Hammer' ./...
+	DOORWARD_SOAK=1 $(GO) test -count=1 -timeout 120m -run 'Soak|Hammer' ./...
 	DOORWARD_SOAK_CYCLES=10000 $(GO) test -count=1 -timeout 60m -v -run RetiredVersions ./plugins
 
 # The tables of sessions/DESIGN.md and README.md, made anew: some ten minutes, as

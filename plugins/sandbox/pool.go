@@ -351,11 +351,7 @@ func (p *Pool) warm(ctx context.Context, c Call) error {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	module, err := child.missing(c)
-	if err != nil || module == nil {
-		return err
-	}
-	return child.load(ctx, c, module)
+	return child.warm(ctx, p.cores, c)
 }
 
 // take waits for a share of the tenant and a worker, one that has the module

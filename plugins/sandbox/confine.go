@@ -48,13 +48,13 @@ func childUser(uid int) (int, error) {
 }
 
 // cutoffFlags are those for which a child has a network of its own, with nothing
-// in it. Who is not root may ask for that in a user namespace of its own, where
-// that is allowed.
+// in it, and shared memory, semaphores and messages of its own. Who is not root may
+// ask for that in a user namespace of its own, where that is allowed.
 func cutoffFlags() uintptr {
 	if os.Geteuid() == 0 {
-		return unix.CLONE_NEWNET
+		return unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 	}
-	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 }
 
 // isRefusal reports whether a start failed for what was asked of the kernel.
@@ -72,8 +72,9 @@ const probeTime = 10 * time.Second
 
 // Tried are what children are bound not to do, by the names that Bound uses: open
 // for reading what is not theirs, write what others read, make sockets, run
-// programs, signal and look into the server, and start processes.
-var Tried = []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork"}
+// programs, signal and look into the server, start processes, and share memory,
+// semaphores or messages with others of their user.
+var Tried = []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork", "ipc"}
 
 // probing is what a child does when it is asked what binds it; tests have it try harder.
 var probing = probe
@@ -143,10 +144,24 @@ func probe(f frame, own string, unbound []string) []byte {
 	tried("ptrace", errno)
 	_, _, errno = unix.Syscall6(unix.SYS_CLONE, unix.CLONE_SIGHAND, 0, 0, 0, 0, 0) // never valid without CLONE_VM: EINVAL
 	tried("fork", errno)
+	tried("ipc", ipc()...)
 	for _, text := range unbound {
 		lines = append(lines, "off "+text)
 	}
 	return []byte(strings.Join(lines, "\n"))
+}
+
+// ipc asks for memory, semaphores and messages that are shared, such as there
+// cannot be: without a size, by a name that nothing has, and without a name.
+func ipc() []error {
+	var errs []error
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SHMGET, unix.IPC_PRIVATE, 0, 0}, {unix.SYS_SEMGET, unix.IPC_PRIVATE, 0, 0}, {unix.SYS_MSGGET, 1, 0, 0}, {unix.SYS_MQ_OPEN, 0, 0, 0},
+	} {
+		_, _, errno := unix.Syscall6(call[0], call[1], call[2], call[3], 0, 0, 0)
+		errs = append(errs, errno)
+	}
+	return errs
 }
 
 // Bound is what binds the children of one kind, as one of them found.
@@ -191,7 +206,7 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 		if err != nil {
 			return Bound{}, err
 		}
-		defer os.RemoveAll(room)
+		defer p.cache.remove(room)
 		dir = room
 	}
 	child, err := p.spawn(ctx, part, dir)
@@ -225,7 +240,7 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 		b.Off = append(b.Off, "user: "+p.noUser.Error())
 	}
 	if p.noNet != nil {
-		b.Off = append(b.Off, "network: "+p.noNet.Error())
+		b.Off = append(b.Off, "network, ipc: "+p.noNet.Error())
 	}
 	return b, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -59,7 +58,7 @@ type Pool struct {
 	calls   map[string]int // in flight, by tenant
 	freed   chan struct{}  // closed, and replaced, when a worker or a share comes free
 	flights map[string]*flight
-	cutoff  uintptr // clone flags that leave a child no network
+	cutoff  uintptr // clone flags that leave a child no network and no IPC with others
 	noNet   error   // why there are none
 	bounds  []Bound // as Confinement found last
 }
@@ -98,7 +97,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg.User = nobody
 	}
 	uid, noUser := childUser(cfg.User)
-	cache, err := openCache(cfg.CacheDir, cfg.CacheBytes, uid)
+	cache, err := openCache(cfg.CacheDir, cfg.CacheBytes, uid, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +182,7 @@ func (p *Pool) compile(ctx context.Context, digest string, rewritten []byte) err
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(room)
+	defer p.cache.remove(room)
 	child, err := p.spawn(ctx, "compile", room)
 	if err != nil {
 		return err

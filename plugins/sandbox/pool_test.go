@@ -273,7 +273,7 @@ func TestAWorkerIsConfined(t *testing.T) {
 }
 
 // As root a worker is a user that owns nothing, with a directory for its root and,
-// where the kernel gives one, a network of its own.
+// where the kernel gives them, a network and IPC of its own.
 func TestAWorkerOfRootIsSomebodyElseSomewhereElse(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this is not root; TestConfinementSaysWhatIsInForce tells what is then")
@@ -298,13 +298,15 @@ func TestAWorkerOfRootIsSomebodyElseSomewhereElse(t *testing.T) {
 	if root, err := os.Readlink(proc + "/root"); err != nil || root != p.CacheDir() {
 		t.Errorf("its root is %s, %v; want %s", root, err, p.CacheDir())
 	}
-	theirs, err1 := os.Readlink(proc + "/ns/net")
-	ours, err2 := os.Readlink("/proc/self/ns/net")
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	if told := strings.Contains(strings.Join(bounds[0].Off, "\n"), "network:"); (theirs == ours) != told {
-		t.Errorf("its network is %s, ours %s; off are %q", theirs, ours, bounds[0].Off)
+	for _, of := range []string{"net", "ipc"} {
+		theirs, err1 := os.Readlink(proc + "/ns/" + of)
+		ours, err2 := os.Readlink("/proc/self/ns/" + of)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(strings.Join(bounds[0].Off, "\n"), "network, ipc:"); (theirs == ours) != told {
+			t.Errorf("its %s is %s, ours %s; off are %q", of, theirs, ours, bounds[0].Off)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ type process struct {
 	cmd    *exec.Cmd
 	conn   net.Conn
 	dir    string // the only one that it knows
-	said   *head // what it printed before it died
+	said   *head  // what it printed before it died
 	gone   chan struct{}
 	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
@@ -68,8 +68,8 @@ func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part, di
 	p.mu.Unlock()
 	child, err := p.launch(children, part, dir, cutoff)
 	if err != nil && cutoff != 0 && isRefusal(err) {
-		// This kernel, or who runs us, lets us make no network without a way out.
-		// A filter still keeps children from making sockets.
+		// This kernel, or who runs us, lets us make no network without a way out, or
+		// no IPC of its own. A filter still keeps children from sockets and from IPC.
 		p.mu.Lock()
 		p.cutoff, p.noNet = 0, err
 		p.mu.Unlock()
@@ -130,6 +130,29 @@ func (c *process) kill() {
 	c.conn.Close()
 }
 
+// watching is how often a compile child's room is measured.
+const watching = 20 * time.Millisecond
+
+// watch measures the room of a compile child until done is closed, and ends the
+// child when there is more in it than there may be. Its limits bound each file, and
+// not how many there are; and a file without a name it cannot have (see undone).
+// It returns the bytes that were there then, and whether that was so.
+func (c *process) watch(done <-chan struct{}) (size int64, full bool) {
+	tick := time.NewTicker(watching)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return 0, false
+		case <-tick.C:
+		}
+		if size, fits := roomSize(c.dir); !fits {
+			c.cmd.Process.Kill()
+			return size, true
+		}
+	}
+}
+
 // compile has a compile child do its work.
 func (c *process) compile(ctx context.Context, module []byte) error {
 	until := time.Now().Add(compileTime)
@@ -137,10 +160,22 @@ func (c *process) compile(ctx context.Context, module []byte) error {
 		until = d
 	}
 	c.conn.SetDeadline(until)
+	done, watched := make(chan struct{}), make(chan struct{})
+	var size int64
+	var full bool
+	go func() { // ends with done
+		defer close(watched)
+		size, full = c.watch(done)
+	}()
 	err := frame{kindCompile, [][]byte{module}}.write(c.conn)
 	var f frame
 	if err == nil {
 		f, err = readFrame(c.conn)
+	}
+	close(done)
+	if <-watched; full {
+		c.kill()
+		return fmt.Errorf("%w: compiling it leaves more than one file of at most %d MiB (%d MiB so far)", ErrModule, maxCompiled>>20, size>>20)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -311,6 +311,9 @@ func (n *node) confined(ctx context.Context) error {
 			level = slog.LevelWarn
 		}
 		n.log.Log(ctx, level, "a verifier's process tried what it must not do", "part", b.Part, "user", user, "refused", b.Refused, "open", b.Open, "not_in_force", b.Off)
+		if b.Slow != "" {
+			n.log.Warn("logins are slower here than they could be: each gets an instance of its verifier made anew", "error", b.Slow)
+		}
 	}
 	if n.config.Plugins.Confine != required {
 		return nil

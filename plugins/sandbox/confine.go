@@ -81,7 +81,8 @@ var probing = probe
 
 // probe has this process try what it must not be able to do, and returns a line
 // for each: "no NAME" when it was refused, "can NAME" when not; and "off TEXT"
-// for each measure that is not in force. What it asks for is harmless where it is
+// for each measure that is not in force; and "slow TEXT" where it can keep no
+// images. What it asks for is harmless where it is
 // granted. f names a directory that nothing may be written in, besides own ("" for
 // none), and files that are there and may not be opened.
 func probe(f frame, own string, unbound []string) []byte {
@@ -148,7 +149,26 @@ func probe(f frame, own string, unbound []string) []byte {
 	for _, text := range unbound {
 		lines = append(lines, "off "+text)
 	}
+	if own != "" {
+		if err := tryImage(); err != nil {
+			lines = append(lines, "slow "+err.Error())
+		}
+	}
 	return []byte(strings.Join(lines, "\n"))
+}
+
+// tryImage makes an image of a page, and memory that an instance could have of it.
+func tryImage() error {
+	m := &image{}
+	defer m.close()
+	if err := m.seal(make([]byte, page)); err != nil {
+		return err
+	}
+	memory, err := unix.Mmap(int(m.file.Fd()), 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("give an instance the memory of an image: %w", err)
+	}
+	return unix.Munmap(memory)
 }
 
 // ipc asks for memory, semaphores and messages that are shared, such as there
@@ -171,6 +191,7 @@ type Bound struct {
 	Refused []string // of Tried
 	Open    []string // of Tried: what it could have done
 	Off     []string // measures that are not in force, and why
+	Slow    string   // of workers: why each login gets an instance made anew, which costs more; "" where one can be set back
 }
 
 // Confinement starts a child of each kind, has it try what it must not be able to
@@ -232,6 +253,8 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 			b.Open = append(b.Open, rest)
 		case "off":
 			b.Off = append(b.Off, rest)
+		case "slow":
+			b.Slow = rest
 		}
 	}
 	p.mu.Lock()

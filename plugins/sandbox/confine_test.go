@@ -34,8 +34,13 @@ func init() {
 		os.Exit(sandbox.Fills(os.Args[2:], fills[os.Args[1]]))
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-filter":
 		os.Exit(tryCalls(os.Args[2] == "compile"))
+	case len(os.Args) > 2 && os.Args[1] == "sandbox-imageless":
+		if err := asOldKernel(unix.SYS_MEMFD_CREATE); err != nil {
+			panic(err)
+		}
+		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-bare":
-		if err := asOldKernel(); err != nil {
+		if err := asOldKernel(unix.SYS_SECCOMP, unix.SYS_LANDLOCK_CREATE_RULESET); err != nil {
 			panic(err)
 		}
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
@@ -243,12 +248,12 @@ func TestConfinementSaysWhatIsInForce(t *testing.T) {
 	}
 }
 
-// asOldKernel has this process's kernel know neither filters nor Landlock, once it
-// has taken a filter for that.
-func asOldKernel() error {
+// asOldKernel has this process's kernel not know some calls, once it has taken a
+// filter for that.
+func asOldKernel(calls ...uint32) error {
 	statement := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 	program := []unix.SockFilter{statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, 0)}
-	for _, call := range []uint32{unix.SYS_SECCOMP, unix.SYS_LANDLOCK_CREATE_RULESET} {
+	for _, call := range calls {
 		program = append(program,
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
 			statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))
@@ -291,6 +296,28 @@ func TestAKernelWithoutMeasuresIsTold(t *testing.T) {
 	}
 	if r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("alice").Module())); err != nil || !strings.Contains(string(r.Output), "alice") {
 		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+}
+
+// Logins are only slower then, and nobody knew why.
+func TestAKernelWithoutImagesIsTold(t *testing.T) {
+	if k := askKernel(t); !k.filters {
+		t.Skip("without filters this kernel cannot be made one that has no files in memory")
+	}
+	for command, want := range map[string]string{"sandbox": "", "sandbox-imageless": "make a file in memory: function not implemented"} {
+		p := newPool(t, sandbox.Config{Workers: 1, Command: []string{"/proc/self/exe", command}})
+		bounds, err := p.Confinement(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bounds[0].Slow != want || bounds[1].Slow != "" || bounds[1].Part != "compile" {
+			t.Errorf("%s: %+v", command, bounds)
+		}
+		for range 3 {
+			if r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Remembers().Module())); err != nil || !strings.Contains(string(r.Output), "first") {
+				t.Fatalf("%s: %s, %v", command, r.Output, err)
+			}
+		}
 	}
 }
 

@@ -51,10 +51,11 @@ type config struct {
 		QuotaBytes   int64  `yaml:"quota_bytes"`   // of the embedded etcd's database; 0: 4 GiB
 	} `yaml:"etcd"`
 	Plugins struct {
-		Confine    string `yaml:"confine"`     // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
-		CacheBytes int64  `yaml:"cache_bytes"` // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
-		UID        int    `yaml:"uid"`         // number of the user and group that verifiers run as where the server is root; 0: 65534
-		Egress     struct {
+		Confine     string `yaml:"confine"`      // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
+		CacheBytes  int64  `yaml:"cache_bytes"`  // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
+		ModuleBytes int64  `yaml:"module_bytes"` // of a verifier that may be uploaded; 0: 8 MiB; at most 16 MiB
+		UID         int    `yaml:"uid"`          // number of the user and group that verifiers run as where the server is root; 0: 65534
+		Egress      struct {
 			Ports []string `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
 			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
 		} `yaml:"egress"`
@@ -114,6 +115,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 	}
 	for name, to := range map[string]*int64{
 		"ETCD_QUOTA_BYTES": &c.Etcd.QuotaBytes, "SESSIONS_CACHE_BYTES": &c.Sessions.CacheBytes, "PLUGINS_CACHE_BYTES": &c.Plugins.CacheBytes,
+		"PLUGINS_MODULE_BYTES": &c.Plugins.ModuleBytes,
 	} {
 		value, ok := lookup("DOORWARD_" + name)
 		if !ok {
@@ -175,6 +177,9 @@ func (c *config) check() error {
 	}
 	if c.Plugins.CacheBytes < 0 || c.Plugins.CacheBytes > 0 && c.Plugins.CacheBytes < 1<<20 {
 		return usage(fmt.Errorf("plugins.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Plugins.CacheBytes))
+	}
+	if c.Plugins.ModuleBytes < 0 || c.Plugins.ModuleBytes > abi.MaxModule || c.Plugins.ModuleBytes > 0 && c.Plugins.ModuleBytes < 1<<20 {
+		return usage(fmt.Errorf("plugins.module_bytes is %d; it takes 1048576 (1 MiB) to %d (16 MiB)", c.Plugins.ModuleBytes, abi.MaxModule))
 	}
 	if c.Plugins.UID < 0 || c.Plugins.UID > 1<<31-2 {
 		return usage(fmt.Errorf("plugins.uid is %d; it takes the number of a user that owns nothing", c.Plugins.UID))

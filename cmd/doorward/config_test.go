@@ -66,6 +66,22 @@ func TestAnEtcdThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testing
 	}
 }
 
+func TestHowLargeVerifiersMayBeHasBounds(t *testing.T) {
+	for value, want := range map[string]int{"1048576": 0, "16777216": 0, "0": 0, "16777217": 2, "1048575": 2, "-1": 2, "16MiB": 2} {
+		env := maps.Clone(serving)
+		env["DOORWARD_PLUGINS_MODULE_BYTES"] = value
+		var cfg config
+		err := cfg.fromEnv(func(name string) (string, bool) { value, ok := env[name]; return value, ok })
+		if err == nil {
+			cfg.complete()
+			err = cfg.check()
+		}
+		if exitCode(err) != want {
+			t.Errorf("%s: exit %d, %v; want %d", value, exitCode(err), err, want)
+		}
+	}
+}
+
 func TestWhereVerifiersAreNotBoundTheErrorSaysWhatIsOpenAndWhy(t *testing.T) {
 	bound := sandbox.Bound{Part: "worker", Refused: sandbox.Tried, Off: []string{"user: the server is not root"}}
 	if err := confinedWell([]sandbox.Bound{bound}); err != nil {

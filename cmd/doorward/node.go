@@ -217,7 +217,7 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 		Config: n.configValue, Secret: n.secretValue,
 		KV: pluginsetcd.NewKV(client, n.source.Keys, 0), Egress: outbound,
 	}, log)
-	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
+	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{MaxModule: int(c.Plugins.ModuleBytes), Log: log})
 
 	n.service = &service.Service{
 		Tenants: n.registry, Source: n.source, Sessions: n.sessions,

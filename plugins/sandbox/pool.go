@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/plugins/wasm"
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 // Config tunes a Pool. Only CacheDir is required.
@@ -32,11 +33,13 @@ type Config struct {
 const (
 	slotWait    = 250 * time.Millisecond // for a worker, before a call is refused
 	killAfter   = 50 * time.Millisecond  // past the wall limit
-	loadTime    = 10 * time.Second       // to load a compiled module
 	compileTime = 90 * time.Second       // to compile one
 	compiles    = 2                      // at once
-	maxModule   = 16 << 20               // bytes; the catalog has its own limit below
+	maxModule   = abi.MaxModule          // bytes; the catalog has its own limit below
 )
+
+// loadTime is for a worker to load a compiled module; tests shorten it.
+var loadTime = 10 * time.Second
 
 // Pool keeps workers and hands them calls. Safe for use by many goroutines.
 // Nothing happens before Run.

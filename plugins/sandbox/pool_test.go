@@ -243,6 +243,27 @@ func TestAModuleThisNodeHasNotSeenIsCompiledFirst(t *testing.T) {
 	}
 }
 
+// The largest that an operator may let in, which comes to more once it counts.
+func TestSoakAModuleOfSixteenMiBIsCompiledAndRuns(t *testing.T) {
+	needSoak(t)
+	g := guesttest.Accepts("alice")
+	g.Pages = 500
+	g.Data = append(g.Data, make([]byte, abi.MaxModule-1024)...)
+	module := g.Module()
+	if len(module) > abi.MaxModule || len(module) < abi.MaxModule-1024 {
+		t.Fatalf("it has %d bytes", len(module))
+	}
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", module)
+	c.MemoryMiB, c.Wall = abi.MaxMemoryMiB, abi.MaxWallMS*time.Millisecond
+	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
+		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+	if _, err := p.Compile(t.Context(), "a", "sha256:1", append(module, make([]byte, 1024)...)); !errors.Is(err, sandbox.ErrModule) {
+		t.Fatalf("one that is larger: %v", err)
+	}
+}
+
 // What a child can see of its parent: nothing but its socket.
 func TestAWorkerIsConfined(t *testing.T) {
 	t.Setenv("DOORWARD_CANARY", "secret-of-the-parent")

@@ -180,6 +180,8 @@ func (c *process) compile(ctx context.Context, module []byte) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
+	case errors.Is(err, errFrame):
+		return fmt.Errorf("%w: with what counts its fuel it has %d bytes; %d are the limit", ErrModule, len(module), maxFrame)
 	case err != nil:
 		c.kill()
 		return fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",

@@ -208,7 +208,7 @@ func TestSoakWhatBombsDoToTheProcessThatServes(t *testing.T) {
 			attacks = append(attacks, attack{fmt.Sprintf("%s (%d bytes)", c.Name, len(c.Module)), 1, []guesttest.Case{c}})
 		}
 	}
-	attacks = append(attacks, deep, attack{"20 of all of these, at once", 20, nil})
+	attacks = append(attacks, deep, attack{"20 of all of these that are soon at their end, at once", 20, nil})
 	for _, a := range attacks[:len(attacks)-1] {
 		if a.of[0].Stopped != guesttest.Compiling { // that takes its minute and a half once
 			attacks[len(attacks)-1].of = append(attacks[len(attacks)-1].of, a.of...)

@@ -37,6 +37,7 @@ type cache struct {
 
 	mu       sync.Mutex
 	loaded   map[*process][]string // entries that workers have
+	size     int64                 // bytes of all entries at the most; negative: they have not been added up yet
 	replaced string                // the entry that made way for another last; "": none. Somebody may just be opening it
 }
 
@@ -56,7 +57,7 @@ func openCache(dir string, most int64, uid int, log *slog.Logger) (*cache, error
 	if err != nil {
 		return nil, fmt.Errorf("make module cache: %w", err)
 	}
-	c := &cache{dir: dir, most: most, uid: uid, loaded: map[*process][]string{}}
+	c := &cache{dir: dir, most: most, uid: uid, size: -1, loaded: map[*process][]string{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make module cache: %w", err)
 	}
@@ -297,6 +298,10 @@ func (c *cache) install(digest string, rewritten []byte, room string) error {
 	if err := c.openAll(made); err != nil {
 		return err
 	}
+	size, err := sizeOf(made)
+	if err != nil {
+		return err
+	}
 	to := filepath.Join(c.dir, entry(digest))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -309,7 +314,7 @@ func (c *cache) install(digest string, rewritten []byte, room string) error {
 		made, c.replaced = c.replaced, made
 		os.RemoveAll(made)
 	}
-	return c.bound(entry(digest))
+	return c.bound(entry(digest), size)
 }
 
 // swap gives a new directory its name, and the one that had it the new one's, at
@@ -360,8 +365,16 @@ func copyCode(to, room, name string) error {
 }
 
 // bound removes the entries least lately loaded until the rest fit, but none
-// that a worker has, and not the one that was just made. The caller holds mu.
-func (c *cache) bound(made string) error {
+// that a worker has, and not the one that was just made, of so many bytes. Where
+// all would fit even if nothing had gone since they were added up last, they are
+// not added up again: that takes a second where there are ten thousand. The caller
+// holds mu.
+func (c *cache) bound(made string, size int64) error {
+	if c.size >= 0 {
+		if c.size += size; c.size <= c.most {
+			return nil
+		}
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err
@@ -401,6 +414,7 @@ func (c *cache) bound(made string) error {
 		}
 		total -= u.bytes
 	}
+	c.size = total
 	return nil
 }
 

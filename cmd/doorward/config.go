@@ -52,6 +52,7 @@ type config struct {
 	} `yaml:"etcd"`
 	Plugins struct {
 		Confine     string `yaml:"confine"`      // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
+		Isolation   string `yaml:"isolation"`    // shared (default): tenants take turns in workers; tenant: a worker that one has had is no other's
 		CacheBytes  int64  `yaml:"cache_bytes"`  // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
 		ModuleBytes int64  `yaml:"module_bytes"` // of a verifier that may be uploaded; 0: 8 MiB; at most 16 MiB
 		UID         int    `yaml:"uid"`          // number of the user and group that verifiers run as where the server is root; 0: 65534
@@ -72,6 +73,12 @@ type config struct {
 const (
 	bestEffort = "best-effort"
 	required   = "required"
+)
+
+// What plugins.isolation may be.
+const (
+	shared    = "shared"
+	perTenant = "tenant"
 )
 
 // inMemory is the mode in which sessions are kept in the process alone.
@@ -99,7 +106,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 		"KEYRING_FILE": &c.Keyring.File, "SESSIONS_MODE": &c.Sessions.Mode,
 		"ETCD_TLS_CA": &c.Etcd.TLS.CA, "ETCD_TLS_CERT": &c.Etcd.TLS.Cert, "ETCD_TLS_KEY": &c.Etcd.TLS.Key,
 		"ETCD_USERNAME": &c.Etcd.Username, "ETCD_PASSWORD_FILE": &c.Etcd.PasswordFile,
-		"PLUGINS_CONFINE": &c.Plugins.Confine, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
+		"PLUGINS_CONFINE": &c.Plugins.Confine, "PLUGINS_ISOLATION": &c.Plugins.Isolation, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = value
@@ -141,6 +148,7 @@ func (c *config) complete() {
 	setDefault(&c.AdminListen, "127.0.0.1:8481")
 	setDefault(&c.Sessions.Mode, string(sessions.Cached))
 	setDefault(&c.Plugins.Confine, bestEffort)
+	setDefault(&c.Plugins.Isolation, shared)
 	setDefault(&c.Log.Level, "info")
 	if !c.dev {
 		setDefault(&c.Log.Format, "json")
@@ -177,6 +185,9 @@ func (c *config) check() error {
 	}
 	if c.Plugins.CacheBytes < 0 || c.Plugins.CacheBytes > 0 && c.Plugins.CacheBytes < 1<<20 {
 		return usage(fmt.Errorf("plugins.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Plugins.CacheBytes))
+	}
+	if c.Plugins.Isolation != shared && c.Plugins.Isolation != perTenant {
+		return usage(fmt.Errorf("plugins.isolation is %q; it may be %s or %s", c.Plugins.Isolation, shared, perTenant))
 	}
 	if c.Plugins.ModuleBytes < 0 || c.Plugins.ModuleBytes > abi.MaxModule || c.Plugins.ModuleBytes > 0 && c.Plugins.ModuleBytes < 1<<20 {
 		return usage(fmt.Errorf("plugins.module_bytes is %d; it takes 1048576 (1 MiB) to %d (16 MiB)", c.Plugins.ModuleBytes, abi.MaxModule))

@@ -66,10 +66,15 @@ func TestAnEtcdThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testing
 	}
 }
 
-func TestHowLargeVerifiersMayBeHasBounds(t *testing.T) {
-	for value, want := range map[string]int{"1048576": 0, "16777216": 0, "0": 0, "16777217": 2, "1048575": 2, "-1": 2, "16MiB": 2} {
+func TestSettingsOfVerifiersThatMakeNoSenseAreRefused(t *testing.T) {
+	for setting, want := range map[string]int{
+		"MODULE_BYTES=1048576": 0, "MODULE_BYTES=16777216": 0, "MODULE_BYTES=0": 0,
+		"MODULE_BYTES=16777217": 2, "MODULE_BYTES=1048575": 2, "MODULE_BYTES=-1": 2, "MODULE_BYTES=16MiB": 2,
+		"ISOLATION=": 0, "ISOLATION=shared": 0, "ISOLATION=tenant": 0, "ISOLATION=process": 2,
+	} {
 		env := maps.Clone(serving)
-		env["DOORWARD_PLUGINS_MODULE_BYTES"] = value
+		name, value, _ := strings.Cut(setting, "=")
+		env["DOORWARD_PLUGINS_"+name] = value
 		var cfg config
 		err := cfg.fromEnv(func(name string) (string, bool) { value, ok := env[name]; return value, ok })
 		if err == nil {
@@ -77,7 +82,7 @@ func TestHowLargeVerifiersMayBeHasBounds(t *testing.T) {
 			err = cfg.check()
 		}
 		if exitCode(err) != want {
-			t.Errorf("%s: exit %d, %v; want %d", value, exitCode(err), err, want)
+			t.Errorf("%s: exit %d, %v; want %d", setting, exitCode(err), err, want)
 		}
 	}
 }

@@ -202,7 +202,7 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	n.sessions = sessions.New(n.store, challenges, sessions.Config{Mode: mode, CacheBytes: c.Sessions.CacheBytes, Log: log})
 
 	n.pool, err = sandbox.New(sandbox.Config{
-		CacheDir: filepath.Join(c.DataDir, "modules"), CacheBytes: c.Plugins.CacheBytes, User: c.Plugins.UID,
+		CacheDir: filepath.Join(c.DataDir, "modules"), CacheBytes: c.Plugins.CacheBytes, User: c.Plugins.UID, Isolate: c.Plugins.Isolation == perTenant,
 		Secrets: []string{c.Keyring.File, n.keyFile()}, Log: log,
 	})
 	if err != nil {

@@ -104,6 +104,17 @@ func UndoneCalls() []uint32 { return undone }
 // FilterCalls puts this process under that filter.
 func FilterCalls(writes bool, errno syscall.Errno) error { return filterCalls(writes, errno) }
 
+// Owners are the idle workers, by their pids, and whose call each had last.
+func (p *Pool) Owners() map[int]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	owners := map[int]string{}
+	for _, child := range p.idle {
+		owners[child.cmd.Process.Pid] = child.tenant
+	}
+	return owners
+}
+
 // CacheDir is the directory of the pool's cache.
 func (p *Pool) CacheDir() string { return p.cache.dir }
 

@@ -26,6 +26,7 @@ type Config struct {
 	Workers    int          // kept warm; 0: two for each core
 	MaxWorkers int          // at the most; 0: 32, and never fewer than Workers
 	PerTenant  int          // calls of one tenant at once; 0: half of MaxWorkers
+	Isolate    bool         // a worker that one tenant has had is no other's
 	Log        *slog.Logger // nil discards
 }
 
@@ -379,6 +380,14 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 				p.mu.Unlock()
 				return p.another(ctx, c.Tenant)
 			}
+			if len(p.idle) > 0 && p.respawn.left() <= 0 { // Isolate: all that are idle are others'
+				foreign := p.idle[0]
+				p.idle = p.idle[1:]
+				p.calls[c.Tenant]++
+				p.mu.Unlock()
+				foreign.kill() // and in its place
+				return p.another(ctx, c.Tenant)
+			}
 		}
 		p.mu.Unlock()
 		select {
@@ -396,15 +405,22 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 	}
 }
 
-// pick chooses an idle worker, -1 when there is none. The caller holds mu.
+// pick chooses an idle worker, -1 when there is none: one that has the module if
+// there is one, and the least lately used otherwise. The caller holds mu.
 func (p *Pool) pick(c Call) int {
-	key := c.key()
+	key, best := c.key(), -1
 	for i, child := range p.idle {
+		if p.cfg.Isolate && child.tenant != "" && child.tenant != c.Tenant {
+			continue
+		}
 		if slices.Contains(child.loaded, key) {
 			return i
 		}
+		if best < 0 {
+			best = i
+		}
 	}
-	return min(0, len(p.idle)-1)
+	return best
 }
 
 // bury forgets idle workers that died, so that nobody's call pays for it. The

@@ -151,6 +151,34 @@ func TestAWorkerThatDiesBeforeTheGuestBeginsCostsNobody(t *testing.T) {
 	}
 }
 
+// A worker that a tenant has had is no other's, though there are more tenants than
+// workers. Without Isolate the same calls share workers, so this can fail.
+func TestWorkersThatAreIsolatedServeOneTenant(t *testing.T) {
+	for _, isolate := range []bool{true, false} {
+		p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 2, PerTenant: 2, Isolate: isolate})
+		c := callFor(t, p, "a", guesttest.Accepts("alice").Module())
+		owners, shared := map[int]string{}, 0
+		for n := range 12 {
+			c.Tenant = []string{"a", "b", "c", "a"}[n%4]
+			if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
+				t.Fatalf("isolate %v, call %d of %s: %s, %v", isolate, n, c.Tenant, r.Output, err)
+			}
+			for pid, owner := range p.Owners() {
+				if owners[pid] != "" && owners[pid] != owner {
+					shared++
+				}
+				owners[pid] = owner
+			}
+		}
+		if (shared > 0) == isolate {
+			t.Errorf("isolate %v: %d times a worker was another tenant's before: %v", isolate, shared, owners)
+		}
+		if workers, _ := p.Stats(); workers > 2 {
+			t.Errorf("isolate %v: %d workers", isolate, workers)
+		}
+	}
+}
+
 // killWorkers kills this process's children, as an operator's mistake or the
 // kernel's memory killer would.
 func killWorkers(t *testing.T) { signalWorkers(t, syscall.SIGKILL) }

@@ -27,6 +27,7 @@ type process struct {
 	dir    string // the only one that it knows
 	said   *head  // what it printed before it died
 	gone   chan struct{}
+	tenant string   // whose call or module it had last; "": none yet
 	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
 	cache  *cache
@@ -240,6 +241,7 @@ func (c *process) missing(call Call) ([]byte, error) {
 
 // warm has the child load a call's module if it does not have it.
 func (c *process) warm(ctx context.Context, cores *Tokens, call Call) error {
+	c.tenant = call.Tenant
 	module, err := c.missing(call)
 	if err != nil || module == nil {
 		return err
@@ -316,6 +318,7 @@ func text(f frame) string {
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
 func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
+	c.tenant = call.Tenant
 	module, err := c.missing(call)
 	if err != nil {
 		return Result{}, err

@@ -16,7 +16,7 @@ import (
 
 // CatalogConfig tunes a Catalog. The zero value is ready.
 type CatalogConfig struct {
-	MaxModule int          // bytes of a module; 0: abi.DefaultModule
+	MaxModule int          // bytes of a module, at most abi.MaxModule; 0: abi.DefaultModule
 	Log       *slog.Logger // nil discards
 }
 

@@ -61,10 +61,12 @@ type config struct {
 		Authority string            `yaml:"authority"` // file with the cluster's certificate and key; made at the first start where initial is not set; "": DATA_DIR/cluster/authority.pem
 	} `yaml:"cluster"`
 	Plugins struct {
-		Confine    string `yaml:"confine"`     // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
-		CacheBytes int64  `yaml:"cache_bytes"` // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
-		UID        int    `yaml:"uid"`         // number of the user and group that verifiers run as where the server is root; 0: 65534
-		Egress     struct {
+		Confine     string `yaml:"confine"`      // best-effort (default): the log and doorward_sandbox_confined say what binds verifiers; required: no start unless all does
+		Isolation   string `yaml:"isolation"`    // shared (default): tenants take turns in workers; tenant: a worker that one has had is no other's
+		CacheBytes  int64  `yaml:"cache_bytes"`  // what DIR/modules may hold of compiled verifiers beside those that are loaded; 0: 1 GiB
+		ModuleBytes int64  `yaml:"module_bytes"` // of a verifier that may be uploaded; 0: 8 MiB; at most 16 MiB
+		UID         int    `yaml:"uid"`          // number of the user and group that verifiers run as where the server is root; 0: 65534
+		Egress      struct {
 			Ports []string `yaml:"ports"` // that verifiers may reach on public addresses, by https; left out: 443 and 8443
 			Allow []string `yaml:"allow"` // exact host:port that they may reach besides, by http and at private addresses too; open to every tenant
 		} `yaml:"egress"`
@@ -81,6 +83,12 @@ type config struct {
 const (
 	bestEffort = "best-effort"
 	required   = "required"
+)
+
+// What plugins.isolation may be.
+const (
+	shared    = "shared"
+	perTenant = "tenant"
 )
 
 // inMemory is the mode in which sessions are kept in the process alone.
@@ -110,7 +118,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 		"ETCD_USERNAME": &c.Etcd.Username, "ETCD_PASSWORD_FILE": &c.Etcd.PasswordFile,
 		"CLUSTER_NAME": &c.Cluster.Name, "CLUSTER_LISTEN": &c.Cluster.Listen, "CLUSTER_ADVERTISE": &c.Cluster.Advertise,
 		"CLUSTER_CONTROL": &c.Cluster.Control, "CLUSTER_CLIENTS": &c.Cluster.Clients, "CLUSTER_AUTHORITY": &c.Cluster.Authority,
-		"PLUGINS_CONFINE": &c.Plugins.Confine, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
+		"PLUGINS_CONFINE": &c.Plugins.Confine, "PLUGINS_ISOLATION": &c.Plugins.Isolation, "LOG_LEVEL": &c.Log.Level, "LOG_FORMAT": &c.Log.Format,
 	} {
 		if value, ok := lookup("DOORWARD_" + name); ok {
 			*to = value
@@ -136,6 +144,7 @@ func (c *config) fromEnv(lookup func(string) (string, bool)) error {
 	}
 	for name, to := range map[string]*int64{
 		"ETCD_QUOTA_BYTES": &c.Etcd.QuotaBytes, "SESSIONS_CACHE_BYTES": &c.Sessions.CacheBytes, "PLUGINS_CACHE_BYTES": &c.Plugins.CacheBytes,
+		"PLUGINS_MODULE_BYTES": &c.Plugins.ModuleBytes,
 	} {
 		value, ok := lookup("DOORWARD_" + name)
 		if !ok {
@@ -161,6 +170,7 @@ func (c *config) complete() {
 	setDefault(&c.AdminListen, "127.0.0.1:8481")
 	setDefault(&c.Sessions.Mode, string(sessions.Cached))
 	setDefault(&c.Plugins.Confine, bestEffort)
+	setDefault(&c.Plugins.Isolation, shared)
 	setDefault(&c.Log.Level, "info")
 	setDefault(&c.Cluster.Name, "node")
 	if host, port, err := net.SplitHostPort(c.Cluster.Listen); err == nil {
@@ -204,6 +214,12 @@ func (c *config) check() error {
 	}
 	if c.Plugins.CacheBytes < 0 || c.Plugins.CacheBytes > 0 && c.Plugins.CacheBytes < 1<<20 {
 		return usage(fmt.Errorf("plugins.cache_bytes is %d; it takes 1048576 (1 MiB) or more", c.Plugins.CacheBytes))
+	}
+	if c.Plugins.Isolation != shared && c.Plugins.Isolation != perTenant {
+		return usage(fmt.Errorf("plugins.isolation is %q; it may be %s or %s", c.Plugins.Isolation, shared, perTenant))
+	}
+	if c.Plugins.ModuleBytes < 0 || c.Plugins.ModuleBytes > abi.MaxModule || c.Plugins.ModuleBytes > 0 && c.Plugins.ModuleBytes < 1<<20 {
+		return usage(fmt.Errorf("plugins.module_bytes is %d; it takes 1048576 (1 MiB) to %d (16 MiB)", c.Plugins.ModuleBytes, abi.MaxModule))
 	}
 	if c.Plugins.UID < 0 || c.Plugins.UID > 1<<31-2 {
 		return usage(fmt.Errorf("plugins.uid is %d; it takes the number of a user that owns nothing", c.Plugins.UID))

@@ -66,6 +66,27 @@ func TestAnEtcdThatMakesNoSenseIsAUsageErrorAndAnUnsafeOneIsNotServed(t *testing
 	}
 }
 
+func TestSettingsOfVerifiersThatMakeNoSenseAreRefused(t *testing.T) {
+	for setting, want := range map[string]int{
+		"MODULE_BYTES=1048576": 0, "MODULE_BYTES=16777216": 0, "MODULE_BYTES=0": 0,
+		"MODULE_BYTES=16777217": 2, "MODULE_BYTES=1048575": 2, "MODULE_BYTES=-1": 2, "MODULE_BYTES=16MiB": 2,
+		"ISOLATION=": 0, "ISOLATION=shared": 0, "ISOLATION=tenant": 0, "ISOLATION=process": 2,
+	} {
+		env := maps.Clone(serving)
+		name, value, _ := strings.Cut(setting, "=")
+		env["DOORWARD_PLUGINS_"+name] = value
+		var cfg config
+		err := cfg.fromEnv(func(name string) (string, bool) { value, ok := env[name]; return value, ok })
+		if err == nil {
+			cfg.complete()
+			err = cfg.check()
+		}
+		if exitCode(err) != want {
+			t.Errorf("%s: exit %d, %v; want %d", setting, exitCode(err), err, want)
+		}
+	}
+}
+
 func TestWhereVerifiersAreNotBoundTheErrorSaysWhatIsOpenAndWhy(t *testing.T) {
 	bound := sandbox.Bound{Part: "worker", Refused: sandbox.Tried, Off: []string{"user: the server is not root"}}
 	if err := confinedWell([]sandbox.Bound{bound}); err != nil {

@@ -216,7 +216,7 @@ func assemble(c config, client *clientv3.Client, control *control, log *slog.Log
 	n.sessions = sessions.New(n.store, challenges, sessions.Config{Mode: mode, CacheBytes: c.Sessions.CacheBytes, Log: log})
 
 	n.pool, err = sandbox.New(sandbox.Config{
-		CacheDir: filepath.Join(c.DataDir, "modules"), CacheBytes: c.Plugins.CacheBytes, User: c.Plugins.UID,
+		CacheDir: filepath.Join(c.DataDir, "modules"), CacheBytes: c.Plugins.CacheBytes, User: c.Plugins.UID, Isolate: c.Plugins.Isolation == perTenant,
 		Secrets: []string{c.Keyring.File, n.keyFile()}, Log: log,
 	})
 	if err != nil {
@@ -231,7 +231,7 @@ func assemble(c config, client *clientv3.Client, control *control, log *slog.Log
 		Config: n.configValue, Secret: n.secretValue,
 		KV: pluginsetcd.NewKV(client, n.source.Keys, 0), Egress: outbound,
 	}, log)
-	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{Log: log})
+	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{MaxModule: int(c.Plugins.ModuleBytes), Log: log})
 
 	n.service = &service.Service{
 		Tenants: n.registry, Source: n.source, Sessions: n.sessions,
@@ -338,6 +338,9 @@ func (n *node) confined(ctx context.Context) error {
 			level = slog.LevelWarn
 		}
 		n.log.Log(ctx, level, "a verifier's process tried what it must not do", "part", b.Part, "user", user, "refused", b.Refused, "open", b.Open, "not_in_force", b.Off)
+		if b.Slow != "" {
+			n.log.Warn("logins are slower here than they could be: each gets an instance of its verifier made anew", "error", b.Slow)
+		}
 	}
 	if n.config.Plugins.Confine != required {
 		return nil

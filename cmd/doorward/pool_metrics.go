@@ -18,11 +18,12 @@ var (
 	brokenDesc      = prometheus.NewDesc("doorward_sandbox_calls_refused_total", "Calls refused by a quarantine or an open breaker.", nil, nil)
 	stillbornDesc   = prometheus.NewDesc("doorward_sandbox_workers_stillborn_total", "Workers that died before they had loaded anything.", nil, nil)
 	confinedDesc    = prometheus.NewDesc("doorward_sandbox_confined", "Whether, at the start, a process of a verifier was refused what it must not do: 1 refused, 0 not.", []string{"part", "what"}, nil)
+	imagesDesc      = prometheus.NewDesc("doorward_sandbox_images", "Whether, at the start, a worker could set an instance of a verifier back after a login: 1 it could, 0 each login has one made anew, which costs more.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m poolMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc, confinedDesc} {
+	for _, d := range []*prometheus.Desc{workersDesc, compilingDesc, compileFullDesc, quarantineDesc, openedDesc, brokenDesc, stillbornDesc, confinedDesc, imagesDesc} {
 		to <- d
 	}
 }
@@ -38,6 +39,13 @@ func (m poolMetrics) Collect(to chan<- prometheus.Metric) {
 		}
 		for _, what := range b.Open {
 			to <- prometheus.MustNewConstMetric(confinedDesc, prometheus.GaugeValue, 0, b.Part, what)
+		}
+		if b.Part == "worker" {
+			images := 1.0
+			if b.Slow != "" {
+				images = 0
+			}
+			to <- prometheus.MustNewConstMetric(imagesDesc, prometheus.GaugeValue, images)
 		}
 	}
 	c := m.pool.Counters()

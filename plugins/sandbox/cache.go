@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,11 +14,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/doorward/doorward/plugins/wasm"
 )
 
 // maxCompiled bounds what one compile may write, in bytes: some ten times the
-// largest module.
+// largest module. A compile child may have as much in its room, however many files
+// it makes of it.
 const maxCompiled = 256 << 20
 
 // cache is the directory of compiled modules. Only this process writes it; no
@@ -31,24 +35,29 @@ type cache struct {
 	most int64 // bytes
 	uid  int   // who may read it besides, and leads a group of the same number; 0: nobody
 
-	mu     sync.Mutex
-	loaded map[*process][]string // entries that workers have
+	mu       sync.Mutex
+	loaded   map[*process][]string // entries that workers have
+	size     int64                 // bytes of all entries at the most; negative: they have not been added up yet
+	replaced string                // the entry that made way for another last; "": none. Somebody may just be opening it
 }
 
 // Prefixes of what a crash may leave behind.
 const (
 	installing = "new-"
+	removing   = "old-"
 	compiling  = "compile-"
 )
 
 // openCache makes the directory, and empties it of what another engine or
-// rewriter made and of what a crash left: nothing of it would be found again.
-func openCache(dir string, most int64, uid int) (*cache, error) {
+// rewriter made and of what a crash left: nothing of it would be found again. What
+// cannot be removed or opened, because the server ran as another user once, stays,
+// and log says so; it is never used, and takes nobody's name.
+func openCache(dir string, most int64, uid int, log *slog.Logger) (*cache, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("make module cache: %w", err)
 	}
-	c := &cache{dir: dir, most: most, uid: uid, loaded: map[*process][]string{}}
+	c := &cache{dir: dir, most: most, uid: uid, size: -1, loaded: map[*process][]string{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make module cache: %w", err)
 	}
@@ -57,20 +66,54 @@ func openCache(dir string, most int64, uid int) (*cache, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read module cache: %w", err)
+		return nil, fmt.Errorf("read module cache (the server's user must own it): %w", err)
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasSuffix(e.Name(), entrySuffix()) {
-			err = errors.Join(err, c.openAll(path)) // the user may have changed
-			continue
+			err := c.openAll(path) // the user may have changed
+			if err == nil {
+				_, err = findCode(path)
+			}
+			if err == nil {
+				continue
+			}
 		}
-		err = errors.Join(err, os.RemoveAll(path))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("tidy module cache: %w", err)
+		if err := c.remove(path); err != nil {
+			log.Warn("something in the module cache cannot be removed, and takes room for nothing; remove it as the user that it belongs to", "error", err)
+		}
 	}
 	return c, nil
+}
+
+// remove removes an entry, a room, or what a crash left of them. For who comes by
+// its name it is gone at once, and whole. A child that was the server's own user
+// may have left directories that nobody may look into.
+func (c *cache) remove(path string) error {
+	if name := filepath.Base(path); !strings.HasPrefix(name, removing) {
+		aside, err := os.MkdirTemp(c.dir, removing)
+		if err != nil {
+			return err
+		}
+		if err := os.Rename(path, aside); errors.Is(err, fs.ErrNotExist) {
+			return os.Remove(aside)
+		} else if err != nil { // it is no directory, or another user's and not to be moved
+			os.Remove(aside)
+		} else {
+			path = aside
+		}
+	}
+	if os.RemoveAll(path) == nil {
+		return nil
+	}
+	filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // RemoveAll says it again
+		}
+		os.Chmod(path, 0o700)
+		return nil
+	})
+	return os.RemoveAll(path)
 }
 
 // open lets children read a file, or find what they know the name of in a
@@ -142,13 +185,13 @@ func (c *cache) read(digest string) ([]byte, error) {
 func (c *cache) drop(digest string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return os.RemoveAll(filepath.Join(c.dir, entry(digest)))
+	return c.remove(filepath.Join(c.dir, entry(digest)))
 }
 
 // What wazero calls its directory and its files.
 var (
 	codeDir  = regexp.MustCompile(`^wazero-[0-9A-Za-z._+()-]{1,100}$`)
-	codeFile = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	codeFile = regexp.MustCompile(`^([0-9a-f]{64})(\.[0-9]+\.tmp)?$`) // the latter until it is whole
 )
 
 // findCode returns the path, below dir, of the one file of code there.
@@ -192,6 +235,37 @@ func (c *cache) room() (string, error) {
 	return dir, nil
 }
 
+// maxNames is how many files and directories may be in a room: an honest compile
+// makes one of each.
+const maxNames = 8
+
+// roomSize adds up what is in a room, and tells whether a compile may have left so
+// much. What cannot be measured does not fit.
+func roomSize(dir string) (size int64, fits bool) {
+	names := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has just got another name
+		}
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+		if names++; names > maxNames || size > maxCompiled {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return size, err == nil && names <= maxNames && size <= maxCompiled
+}
+
 // install makes a module's entry, whole or not at all, of its rewritten form
 // and what a compile child left in room. The child is gone by now; what it left
 // is not trusted: one regular file, of wazero's name and within the bound, is
@@ -205,31 +279,62 @@ func (c *cache) install(digest string, rewritten []byte, room string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(made) // when it could not be renamed
+	installed := false
+	defer func() {
+		if !installed {
+			os.RemoveAll(made)
+		}
+	}()
 	if err := os.WriteFile(filepath.Join(made, rewrittenName), rewritten, 0o600); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(made, filepath.Dir(code)), 0o700); err != nil {
 		return err
 	}
-	if err := copyCode(filepath.Join(made, code), room, code); err != nil {
+	name := codeFile.ReplaceAllString(filepath.Base(code), "$1")
+	if err := copyCode(filepath.Join(made, filepath.Dir(code), name), room, code); err != nil {
 		return fmt.Errorf("take over what the compile left: %w", err)
 	}
 	if err := c.openAll(made); err != nil {
 		return err
 	}
+	size, err := sizeOf(made)
+	if err != nil {
+		return err
+	}
 	to := filepath.Join(c.dir, entry(digest))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A directory is not renamed over one that holds something. Between the two
-	// steps the module has no entry, and whoever asks has it compiled.
-	if err := os.RemoveAll(to); err != nil {
+	swapped, err := swap(made, to)
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(made, to); err != nil {
-		return err
+	installed = true
+	if swapped {
+		made, c.replaced = c.replaced, made
+		os.RemoveAll(made)
 	}
-	return c.bound(entry(digest))
+	return c.bound(entry(digest), size)
+}
+
+// swap gives a new directory its name, and the one that had it the new one's, at
+// once: who opens code of the module finds either, and never none.
+func swap(made, to string) (swapped bool, err error) {
+	err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT): // nothing has the name
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EXDEV):
+		// This file system cannot. Between two steps the module has no entry, and
+		// whoever asks has it compiled.
+		if err := os.RemoveAll(to); err != nil {
+			return false, err
+		}
+	default:
+		return false, &os.LinkError{Op: "exchange", Old: made, New: to, Err: err}
+	}
+	return false, os.Rename(made, to)
 }
 
 // copyCode copies a file that a child made, and nothing that only looks like one.
@@ -260,8 +365,16 @@ func copyCode(to, room, name string) error {
 }
 
 // bound removes the entries least lately loaded until the rest fit, but none
-// that a worker has, and not the one that was just made. The caller holds mu.
-func (c *cache) bound(made string) error {
+// that a worker has, and not the one that was just made, of so many bytes. Where
+// all would fit even if nothing had gone since they were added up last, they are
+// not added up again: that takes a second where there are ten thousand. The caller
+// holds mu.
+func (c *cache) bound(made string, size int64) error {
+	if c.size >= 0 {
+		if c.size += size; c.size <= c.most {
+			return nil
+		}
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err
@@ -296,11 +409,12 @@ func (c *cache) bound(made string) error {
 		if u.name == made || c.isLoaded(u.name) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(c.dir, u.name)); err != nil {
+		if err := c.remove(filepath.Join(c.dir, u.name)); err != nil {
 			return err
 		}
 		total -= u.bytes
 	}
+	c.size = total
 	return nil
 }
 

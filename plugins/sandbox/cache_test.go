@@ -1,10 +1,15 @@
 package sandbox
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +31,7 @@ func leave(t *testing.T, room, dir, name string, content []byte) {
 
 func newCache(t *testing.T, most int64) *cache {
 	t.Helper()
-	c, err := openCache(t.TempDir(), most, 0)
+	c, err := openCache(t.TempDir(), most, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +59,11 @@ func put(t *testing.T, c *cache, digest string, minutes time.Duration) {
 func TestACacheOfAnotherRewriterIsEmptied(t *testing.T) {
 	c := newCache(t, 1<<20)
 	put(t, c, "sha256:1", 0)
-	for _, name := range []string{"sha256-1.wazero-v0-amd64.0", installing + "1", compiling + "2", "wazero-v0-amd64-linux"} {
+	for _, name := range []string{"sha256-1.wazero-v0-amd64.0", installing + "1", compiling + "2", removing + "3", "wazero-v0-amd64-linux"} {
 		leave(t, c.dir, name, "x", []byte("x"))
 	}
 	leave(t, c.dir, ".", "sha256-1.wazero-v0-amd64.0.wasm", []byte("x"))
-	if _, err := openCache(c.dir, 1<<20, 0); err != nil {
+	if _, err := openCache(c.dir, 1<<20, 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	left, err := os.ReadDir(c.dir)
@@ -149,5 +154,116 @@ func TestOnlyOneRegularFileOfCodeIsInstalled(t *testing.T) {
 				t.Fatalf("install = %v, and there is an entry: %v", err, c.has("sha256:1"))
 			}
 		})
+	}
+}
+
+// Code that was compiled once more, for another tenant, was removed before it came
+// back under its name, and whose worker was just loading it had it compiled again.
+func TestWhoReadsWhileCodeIsReplacedFindsIt(t *testing.T) {
+	c := newCache(t, 1<<20)
+	put(t, c, "sha256:1", 0)
+	code, err := findCode(filepath.Join(c.dir, entry("sha256:1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turns := make(chan struct{}) // one replacement beside one or two of these
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for range turns {
+			if _, err := c.read("sha256:1"); err != nil {
+				t.Error("read: ", err)
+			}
+			if f, err := os.Open(filepath.Join(c.dir, entry("sha256:1"), code)); err != nil { // as workers do
+				t.Error(err)
+			} else {
+				f.Close()
+			}
+		}
+	})
+	for range 200 {
+		turns <- struct{}{}
+		put(t, c, "sha256:1", 0)
+	}
+	close(turns)
+	reading.Wait()
+	if left, err := os.ReadDir(c.dir); err != nil || len(left) > 2 { // it, and what it replaced
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
+// Between its being read and its being loaded, code was once removed for the
+// cache's bound.
+func TestCodeIsHeldBeforeItIsRead(t *testing.T) {
+	c := newCache(t, 1500)
+	put(t, c, "sha256:1", 10)
+	worker := &process{gone: make(chan struct{}), cache: c}
+	if module, err := worker.missing(Call{Digest: "sha256:1"}); err != nil || len(module) == 0 {
+		t.Fatalf("%q, %v", module, err)
+	}
+	put(t, c, "sha256:2", 0)
+	if !c.has("sha256:1") {
+		t.Fatal("it went before it was loaded")
+	}
+	if _, err := worker.missing(Call{Digest: "sha256:3"}); !errors.Is(err, errStale) {
+		t.Fatalf("of what is not there: %v", err)
+	}
+	put(t, c, "sha256:4", 0)
+	if c.has("sha256:1") || c.isLoaded(entry("sha256:3")) {
+		t.Fatal("it is held for nobody")
+	}
+}
+
+// A server that ran as root once, and is not root any more, finds rooms of its
+// children that it may not remove. It did not start then.
+func TestAServerStartsBesideWhatItCannotRemove(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can leave what others cannot remove")
+	}
+	dir, err := os.MkdirTemp("", "modules-") // of TempDir, parts belong to root alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	leave(t, dir, compiling+"1/wazero-v1", codeName, []byte("a child's"))
+	leave(t, dir, entry("sha256:1")+"/wazero-v1", codeName, []byte("of root's"))
+	leave(t, dir, entry("sha256:1"), rewrittenName, []byte("of root's"))
+	const user = 61234
+	if err := os.Chown(dir, user, user); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Join(dir, compiling+"1"), nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestStartBesideWhatItCannotRemove$", "-test.v")
+	cmd.Env = []string{"DOORWARD_TEST_MODULES=" + dir}
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestStartBesideWhatItCannotRemove") {
+		t.Fatal(err)
+	}
+}
+
+// The part of the test above that another user runs.
+func TestStartBesideWhatItCannotRemove(t *testing.T) {
+	dir := os.Getenv("DOORWARD_TEST_MODULES")
+	if dir == "" {
+		t.Skip("TestAServerStartsBesideWhatItCannotRemove runs it")
+	}
+	var log bytes.Buffer
+	for range 2 { // what was moved aside at the first start is there at the second
+		log.Reset()
+		c, err := openCache(dir, 1<<20, 0, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(log.String(), "cannot be removed"); got != 2 {
+			t.Errorf("%d warnings, not 2:\n%s", got, log.String())
+		}
+		put(t, c, "sha256:1", 0)
+		if module, err := c.read("sha256:1"); err != nil || string(module) != "module" {
+			t.Errorf("%q, %v", module, err)
+		}
 	}
 }

@@ -48,13 +48,13 @@ func childUser(uid int) (int, error) {
 }
 
 // cutoffFlags are those for which a child has a network of its own, with nothing
-// in it. Who is not root may ask for that in a user namespace of its own, where
-// that is allowed.
+// in it, and shared memory, semaphores and messages of its own. Who is not root may
+// ask for that in a user namespace of its own, where that is allowed.
 func cutoffFlags() uintptr {
 	if os.Geteuid() == 0 {
-		return unix.CLONE_NEWNET
+		return unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 	}
-	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 }
 
 // isRefusal reports whether a start failed for what was asked of the kernel.
@@ -72,15 +72,17 @@ const probeTime = 10 * time.Second
 
 // Tried are what children are bound not to do, by the names that Bound uses: open
 // for reading what is not theirs, write what others read, make sockets, run
-// programs, signal and look into the server, and start processes.
-var Tried = []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork"}
+// programs, signal and look into the server, start processes, and share memory,
+// semaphores or messages with others of their user.
+var Tried = []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork", "ipc"}
 
 // probing is what a child does when it is asked what binds it; tests have it try harder.
 var probing = probe
 
 // probe has this process try what it must not be able to do, and returns a line
 // for each: "no NAME" when it was refused, "can NAME" when not; and "off TEXT"
-// for each measure that is not in force. What it asks for is harmless where it is
+// for each measure that is not in force; and "slow TEXT" where it can keep no
+// images. What it asks for is harmless where it is
 // granted. f names a directory that nothing may be written in, besides own ("" for
 // none), and files that are there and may not be opened.
 func probe(f frame, own string, unbound []string) []byte {
@@ -143,10 +145,43 @@ func probe(f frame, own string, unbound []string) []byte {
 	tried("ptrace", errno)
 	_, _, errno = unix.Syscall6(unix.SYS_CLONE, unix.CLONE_SIGHAND, 0, 0, 0, 0, 0) // never valid without CLONE_VM: EINVAL
 	tried("fork", errno)
+	tried("ipc", ipc()...)
 	for _, text := range unbound {
 		lines = append(lines, "off "+text)
 	}
+	if own != "" {
+		if err := tryImage(); err != nil {
+			lines = append(lines, "slow "+err.Error())
+		}
+	}
 	return []byte(strings.Join(lines, "\n"))
+}
+
+// tryImage makes an image of a page, and memory that an instance could have of it.
+func tryImage() error {
+	m := &image{}
+	defer m.close()
+	if err := m.seal(make([]byte, page)); err != nil {
+		return err
+	}
+	memory, err := unix.Mmap(int(m.file.Fd()), 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("give an instance the memory of an image: %w", err)
+	}
+	return unix.Munmap(memory)
+}
+
+// ipc asks for memory, semaphores and messages that are shared, such as there
+// cannot be: without a size, by a name that nothing has, and without a name.
+func ipc() []error {
+	var errs []error
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SHMGET, unix.IPC_PRIVATE, 0, 0}, {unix.SYS_SEMGET, unix.IPC_PRIVATE, 0, 0}, {unix.SYS_MSGGET, 1, 0, 0}, {unix.SYS_MQ_OPEN, 0, 0, 0},
+	} {
+		_, _, errno := unix.Syscall6(call[0], call[1], call[2], call[3], 0, 0, 0)
+		errs = append(errs, errno)
+	}
+	return errs
 }
 
 // Bound is what binds the children of one kind, as one of them found.
@@ -156,6 +191,7 @@ type Bound struct {
 	Refused []string // of Tried
 	Open    []string // of Tried: what it could have done
 	Off     []string // measures that are not in force, and why
+	Slow    string   // of workers: why each login gets an instance made anew, which costs more; "" where one can be set back
 }
 
 // Confinement starts a child of each kind, has it try what it must not be able to
@@ -191,7 +227,7 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 		if err != nil {
 			return Bound{}, err
 		}
-		defer os.RemoveAll(room)
+		defer p.cache.remove(room)
 		dir = room
 	}
 	child, err := p.spawn(ctx, part, dir)
@@ -217,6 +253,8 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 			b.Open = append(b.Open, rest)
 		case "off":
 			b.Off = append(b.Off, rest)
+		case "slow":
+			b.Slow = rest
 		}
 	}
 	p.mu.Lock()
@@ -225,7 +263,7 @@ func (p *Pool) confinementOf(ctx context.Context, part string, args [][]byte) (B
 		b.Off = append(b.Off, "user: "+p.noUser.Error())
 	}
 	if p.noNet != nil {
-		b.Off = append(b.Off, "network: "+p.noNet.Error())
+		b.Off = append(b.Off, "network, ipc: "+p.noNet.Error())
 	}
 	return b, nil
 }

@@ -23,17 +23,24 @@ import (
 	"github.com/doorward/doorward/plugins/sandbox"
 )
 
-// Three further things that this test binary can be: a child that tries all it can
-// to get out, a process that is under the filter
+// Further things that this test binary can be: a child that tries all it can
+// to get out, one that fills its room, a process that is under the filter
 // alone, and a child on a kernel that knows neither filters nor Landlock.
 func init() {
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-hostile":
 		os.Exit(sandbox.Hostile(os.Args[2:], getOut))
+	case len(os.Args) > 2 && fills[os.Args[1]] != nil:
+		os.Exit(sandbox.Fills(os.Args[2:], fills[os.Args[1]]))
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-filter":
 		os.Exit(tryCalls(os.Args[2] == "compile"))
+	case len(os.Args) > 2 && os.Args[1] == "sandbox-imageless":
+		if err := asOldKernel(unix.SYS_MEMFD_CREATE); err != nil {
+			panic(err)
+		}
+		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	case len(os.Args) > 2 && os.Args[1] == "sandbox-bare":
-		if err := asOldKernel(); err != nil {
+		if err := asOldKernel(unix.SYS_SECCOMP, unix.SYS_LANDLOCK_CREATE_RULESET); err != nil {
 			panic(err)
 		}
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
@@ -53,7 +60,7 @@ func askKernel(t *testing.T) kernel {
 }
 
 // Each attempt of getOut, in its order.
-var attempts = []string{"read key ring", "read server's memory", "write cache", "overwrite code", "remove code", "connect", "exec", "fork", "kill", "ptrace", "peek"}
+var attempts = []string{"read key ring", "read server's memory", "write cache", "overwrite code", "remove code", "connect", "exec", "fork", "kill", "ptrace", "peek", "share memory", "share semaphores", "send messages", "open a queue", "slow the server"}
 
 // getOut runs in a child. Its arguments are the cache, the key ring, code in the
 // cache and the port of a listener.
@@ -110,8 +117,17 @@ func getOut(args [][]byte, own string) []byte {
 		err = nil
 	}
 	tried(err)
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SHMGET, 4711, 4096, unix.IPC_CREAT | 0o600}, {unix.SYS_SEMGET, 4711, 1, unix.IPC_CREAT | 0o600}, {unix.SYS_MSGGET, 4711, unix.IPC_CREAT | 0o600, 0},
+		{unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(queueName)), unix.O_CREAT | unix.O_RDWR, 0o600}, {unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, uintptr(parent), 19},
+	} {
+		_, _, errno := unix.Syscall6(call[0], call[1], call[2], call[3], 0, 0, 0)
+		tried(asError(errno))
+	}
 	return []byte(strings.Join(lines, "\n"))
 }
+
+var queueName, _ = unix.BytePtrFromString("doorward-test")
 
 func asError(errno syscall.Errno) error {
 	if errno == 0 {
@@ -192,7 +208,7 @@ func TestAChildOfAnOrdinaryUserGetsNowhere(t *testing.T) {
 	if err := os.Chown(dir, user, user); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^(TestAChildThatIsTakenOverGetsNowhere|TestAGuestAnswers|TestConfinementSaysWhatIsInForce|TestAKernelWithoutMeasuresIsTold)$", "-test.v")
+	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^(TestAChildThatIsTakenOverGetsNowhere|TestAGuestAnswers|TestConfinementSaysWhatIsInForce|TestACompileChildCannotFillTheDisk|TestAKernelWithoutMeasuresIsTold)$", "-test.v")
 	c.Env = []string{"TMPDIR=" + dir, "HOME=" + dir}
 	c.Dir = dir
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}
@@ -232,12 +248,12 @@ func TestConfinementSaysWhatIsInForce(t *testing.T) {
 	}
 }
 
-// asOldKernel has this process's kernel know neither filters nor Landlock, once it
-// has taken a filter for that.
-func asOldKernel() error {
+// asOldKernel has this process's kernel not know some calls, once it has taken a
+// filter for that.
+func asOldKernel(calls ...uint32) error {
 	statement := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 	program := []unix.SockFilter{statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, 0)}
-	for _, call := range []uint32{unix.SYS_SECCOMP, unix.SYS_LANDLOCK_CREATE_RULESET} {
+	for _, call := range calls {
 		program = append(program,
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
 			statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))
@@ -268,9 +284,9 @@ func TestAKernelWithoutMeasuresIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"read", "write", "socket", "exec", "signal", "ptrace", "fork"}
+	want := sandbox.Tried
 	if os.Geteuid() == 0 {
-		want = []string{"socket", "exec", "ptrace", "fork"} // ptrace may be called, of other users' processes in vain
+		want = []string{"socket", "exec", "ptrace", "fork", "ipc"} // ptrace may be called, of other users' processes in vain
 	}
 	for _, b := range bounds {
 		off := strings.Join(b.Off, "\n")
@@ -280,6 +296,28 @@ func TestAKernelWithoutMeasuresIsTold(t *testing.T) {
 	}
 	if r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Accepts("alice").Module())); err != nil || !strings.Contains(string(r.Output), "alice") {
 		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+}
+
+// Logins are only slower then, and nobody knew why.
+func TestAKernelWithoutImagesIsTold(t *testing.T) {
+	if k := askKernel(t); !k.filters {
+		t.Skip("without filters this kernel cannot be made one that has no files in memory")
+	}
+	for command, want := range map[string]string{"sandbox": "", "sandbox-imageless": "make a file in memory: function not implemented"} {
+		p := newPool(t, sandbox.Config{Workers: 1, Command: []string{"/proc/self/exe", command}})
+		bounds, err := p.Confinement(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bounds[0].Slow != want || bounds[1].Slow != "" || bounds[1].Part != "compile" {
+			t.Errorf("%s: %+v", command, bounds)
+		}
+		for range 3 {
+			if r, err := p.Call(t.Context(), callFor(t, p, "a", guesttest.Remembers().Module())); err != nil || !strings.Contains(string(r.Output), "first") {
+				t.Fatalf("%s: %s, %v", command, r.Output, err)
+			}
+		}
 	}
 }
 
@@ -330,6 +368,12 @@ func tryCalls(writes bool) int {
 	for _, flags := range []uintptr{unix.O_WRONLY, unix.O_RDWR, unix.O_RDONLY | unix.O_CREAT, unix.O_RDONLY | unix.O_TRUNC} {
 		try(fmt.Sprintf("open with flags %#x", flags), writing, unix.SYS_OPENAT, open(flags)...)
 	}
+	try("open of a file without a name", refusedCall, unix.SYS_OPENAT, open(unix.O_TMPFILE|unix.O_RDWR)...)
+	if writes {
+		for _, call := range sandbox.UndoneCalls() {
+			try(fmt.Sprintf("call %d", call), 0, uintptr(call), bad, bad, bad, bad, bad)
+		}
+	}
 	try("open for reading", unix.ENOENT, unix.SYS_OPENAT, open(unix.O_RDONLY)...)
 	try("the x32 call of the same number", refusedCall, 0x40000000|unix.SYS_GETPID)
 	fmt.Printf("tried %d\n", tried)
@@ -346,15 +390,107 @@ func TestTheFilterRefusesEachCallOfItsList(t *testing.T) {
 			unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV,
 			unix.SYS_KILL, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_IO_URING_SETUP, unix.SYS_BPF, unix.SYS_UNSHARE, unix.SYS_SETNS,
 			unix.SYS_MOUNT, unix.SYS_CHROOT, unix.SYS_SETUID, unix.SYS_PRLIMIT64, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_KEYCTL, unix.SYS_USERFAULTFD,
+			unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SEMGET, unix.SYS_SEMOP, unix.SYS_SEMCTL, unix.SYS_SEMTIMEDOP, unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV,
+			unix.SYS_MSGCTL, unix.SYS_MQ_OPEN, unix.SYS_MQ_UNLINK, unix.SYS_SENDMSG, unix.SYS_RECVMSG, unix.SYS_SETPRIORITY, unix.SYS_UNLINKAT, unix.SYS_FALLOCATE,
 		} {
 			if !slices.Contains(list, call) {
 				t.Errorf("%s: call %d is not in the list", part, call)
 			}
 		}
+		more := 11
+		if part == "compile" {
+			more += len(sandbox.UndoneCalls())
+		}
+		if slices.Contains(list, unix.SYS_MEMFD_CREATE) != (part == "compile") { // workers keep images in such files
+			t.Errorf("%s: memfd_create", part)
+		}
 		out, err := exec.CommandContext(t.Context(), "/proc/self/exe", "sandbox-filter", part).CombinedOutput()
-		if want := fmt.Sprintf("tried %d\n", len(list)+10); err != nil || string(out) != want {
+		if want := fmt.Sprintf("tried %d\n", len(list)+more); err != nil || string(out) != want {
 			t.Errorf("%s: %v; want %q, got\n%s", part, err, want, out)
 		}
+	}
+}
+
+// How a compile child that was taken over could fill the disk, each to an end that
+// is more than it may, for when nobody ends it.
+var fills = map[string]func(room string){
+	// Files that have lost their names would be there, and not be seen.
+	"sandbox-fills-hidden": func(room string) {
+		large := make([]byte, 64<<20)
+		for n := range 16 { // 1 GiB
+			name := filepath.Join(room, strconv.Itoa(n))
+			if f, err := os.OpenFile(room, unix.O_TMPFILE|unix.O_RDWR, 0o600); err == nil {
+				f.Write(large)
+				keep(f)
+			}
+			f, err := os.Create(name)
+			if err != nil {
+				continue
+			}
+			f.Write(large)
+			os.Rename(name, filepath.Join(room, "one"))
+			os.Remove(name)
+			os.Remove(filepath.Join(room, "one"))
+			keep(f)
+		}
+	},
+	"sandbox-fills-small": func(room string) {
+		for n := range 100_000 {
+			if f, err := os.Create(filepath.Join(room, strconv.Itoa(n))); err == nil {
+				f.Close()
+			}
+		}
+	},
+	"sandbox-fills-deep": func(room string) {
+		unix.Chdir(room)
+		for range 100_000 {
+			if unix.Mkdir("d", 0o700) != nil || unix.Chdir("d") != nil {
+				unix.Chdir(room)
+				return
+			}
+		}
+	},
+	"sandbox-fills-closed": func(room string) { // which would be left there by a server that is not root
+		unix.Mkdir(filepath.Join(room, "d"), 0o700)
+		unix.Mkdir(filepath.Join(room, "d", "d"), 0o700)
+		unix.Umask(0o777)
+		unix.Mkdir(filepath.Join(room, "d", "e"), 0o700)
+		unix.Mkdir(filepath.Join(room, "e"), 0o700)
+	},
+}
+
+var kept []*os.File // or they would be closed as garbage
+
+func keep(f *os.File) { kept = append(kept, f) }
+
+// A limit on the size of a file is none on files.
+func TestACompileChildCannotFillTheDisk(t *testing.T) {
+	if k := askKernel(t); !k.filters {
+		t.Skip("without filters files may be there that have no name")
+	}
+	for way := range fills {
+		t.Run(strings.TrimPrefix(way, "sandbox-fills-"), func(t *testing.T) {
+			p := newPool(t, sandbox.Config{Workers: 1, Command: []string{"/proc/self/exe", way}})
+			module := guesttest.Accepts("alice").Module()
+			_, err := p.Compile(t.Context(), "a", digestOf(module), module)
+			t.Log(err)
+			if way == "sandbox-fills-closed" {
+				if err == nil {
+					t.Error("there is code of it")
+				}
+			} else if !errors.Is(err, sandbox.ErrModule) || !strings.Contains(err.Error(), "more than one file of at most 256 MiB") {
+				t.Errorf("Compile: %v", err)
+			} else {
+				var sofar int
+				_, text, _ := strings.Cut(err.Error(), "(")
+				if _, err := fmt.Sscan(text, &sofar); err != nil || sofar > 512 {
+					t.Errorf("it was ended at %d MiB, %v", sofar, err)
+				}
+			}
+			if left, err := os.ReadDir(p.CacheDir()); err != nil || len(left) != 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
 	}
 }
 

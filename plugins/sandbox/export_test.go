@@ -76,6 +76,16 @@ func Hostile(args []string, try func(args [][]byte, own string) []byte) int {
 	return Main(context.Background(), args)
 }
 
+// Fills makes this process a child that does what is given with its room instead
+// of compiling, and returns its exit code.
+func Fills(args []string, fill func(room string)) int {
+	compiler = func(_ context.Context, room string, _ []byte) error {
+		fill(room)
+		return nil
+	}
+	return Main(context.Background(), args)
+}
+
 // Ask starts a child of a kind and returns what it answers to a probe.
 func (p *Pool) Ask(ctx context.Context, part string, args ...string) (Bound, error) {
 	var list [][]byte
@@ -86,15 +96,24 @@ func (p *Pool) Ask(ctx context.Context, part string, args ...string) (Bound, err
 }
 
 // RefusedCalls are those that the filter of a child refuses, whatever their arguments.
-func RefusedCalls(writes bool) []uint32 {
-	if writes {
-		return refused
-	}
-	return append(append([]uint32{}, refused...), refusedWriting...)
-}
+func RefusedCalls(writes bool) []uint32 { return refusedOf(writes) }
+
+// UndoneCalls are those of which a compile child is told that they were done.
+func UndoneCalls() []uint32 { return undone }
 
 // FilterCalls puts this process under that filter.
 func FilterCalls(writes bool, errno syscall.Errno) error { return filterCalls(writes, errno) }
+
+// Owners are the idle workers, by their pids, and whose call each had last.
+func (p *Pool) Owners() map[int]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	owners := map[int]string{}
+	for _, child := range p.idle {
+		owners[child.cmd.Process.Pid] = child.tenant
+	}
+	return owners
+}
 
 // CacheDir is the directory of the pool's cache.
 func (p *Pool) CacheDir() string { return p.cache.dir }

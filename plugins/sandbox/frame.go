@@ -33,9 +33,9 @@ const (
 	kindDone   = 'd' // failure text ("" for none), output, memory KiB, logs, fuel used
 )
 
-// maxFrame bounds what either side will hold for the other: a module and a
-// little.
-const maxFrame = 17 << 20
+// maxFrame bounds what either side will hold for the other: the largest module,
+// and a quarter more for what counts its fuel.
+const maxFrame = maxModule + maxModule/4
 
 var errFrame = errors.New("malformed frame")
 

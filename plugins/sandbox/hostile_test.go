@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,6 +167,89 @@ func TestSoakTwentyDeepRecursionsAtOnce(t *testing.T) {
 		sum += peak(t, pid)
 	}
 	t.Logf("the workers' peaks together: %d MiB", sum>>20)
+}
+
+// What ended or stopped a server when it ran verifiers itself, and what each does
+// to the process that serves now, which this one stands for: the most memory that
+// it ever had at once, beyond what it had before.
+func TestSoakWhatBombsDoToTheProcessThatServes(t *testing.T) {
+	if os.Getenv("DOORWARD_SOAK") == "" {
+		t.Skip("this is for make soak")
+	}
+	p := newPool(t, sandbox.Config{Workers: 4, MaxWorkers: 32, PerTenant: 32})
+	honest := callFor(t, p, "honest", guesttest.Accepts("alice").Module())
+	honest.Wall = abi.MaxWallMS * time.Millisecond // waiting for a core counts
+	// end is how a module ends that is uploaded and, if that is not its end, called.
+	end := func(tenant string, c guesttest.Case) error {
+		report, err := p.Compile(t.Context(), tenant, digestOf(c.Module), c.Module)
+		if err != nil {
+			return err
+		}
+		_, err = p.Call(t.Context(), sandbox.Call{
+			Tenant: tenant, Digest: digestOf(c.Module), Profile: report.Profile, Input: guesttest.Input(),
+			Wall: abi.MaxWallMS * time.Millisecond, CPU: abi.DefaultCPUMS * time.Millisecond, MemoryMiB: abi.MaxMemoryMiB,
+			Module: func(context.Context) ([]byte, error) { return c.Module, nil }, Host: generous,
+		})
+		return err
+	}
+	type attack struct {
+		name  string
+		times int // at once, each another tenant's
+		of    []guesttest.Case
+	}
+	deep := attack{"20 recursions without end, at once", 20, nil}
+	var attacks []attack
+	for _, c := range guesttest.Hostile() {
+		if c.Number == "P-12" {
+			deep.of = append(deep.of, c)
+		}
+		if strings.Contains(c.Name, " bytes:") || strings.HasPrefix(c.Name, "35 KB") || strings.Contains(c.Name, "9,990") || strings.HasPrefix(c.Name, "memory.fill") ||
+			strings.HasPrefix(c.Name, "memory.copy") || strings.HasPrefix(c.Name, "two calls of itself") || strings.HasPrefix(c.Name, "a tree of calls") {
+			attacks = append(attacks, attack{fmt.Sprintf("%s (%d bytes)", c.Name, len(c.Module)), 1, []guesttest.Case{c}})
+		}
+	}
+	attacks = append(attacks, deep, attack{"20 of all of these that are soon at their end, at once", 20, nil})
+	for _, a := range attacks[:len(attacks)-1] {
+		if a.of[0].Stopped != guesttest.Compiling { // that takes its minute and a half once
+			attacks[len(attacks)-1].of = append(attacks[len(attacks)-1].of, a.of...)
+		}
+	}
+	table := []string{"| what | ended | after ms | server's peak, MiB more |", "|---|---|---|---|"}
+	for _, a := range attacks {
+		debug.FreeOSMemory()
+		if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+			t.Fatalf("forget the peak of this process: %v", err)
+		}
+		before, began := peak(t, "self"), time.Now()
+		ends := make(chan error, a.times)
+		for n := range a.times {
+			go func() { ends <- end(fmt.Sprint("hostile ", n), a.of[n%len(a.of)]) }()
+		}
+		how := map[string]int{}
+		for range a.times {
+			switch err := <-ends; {
+			case err == nil:
+				how["answered"]++
+			case errors.Is(err, sandbox.ErrModule):
+				how["refused"]++
+			case errors.Is(err, sandbox.ErrGuest):
+				how["stopped"]++
+			case errors.Is(err, sandbox.ErrBusy):
+				how["turned away"]++
+			default:
+				t.Errorf("%s: %v", a.name, err)
+			}
+		}
+		took, grew := time.Since(began), peak(t, "self")-before
+		table = append(table, fmt.Sprintf("| %s | %s | %d | %d |", a.name, strings.TrimSuffix(strings.TrimPrefix(fmt.Sprint(how), "map["), "]"), took.Milliseconds(), grew>>20))
+		if grew > 50<<20 {
+			t.Errorf("%s: the process that serves grew by %d MiB", a.name, grew>>20)
+		}
+		if r, err := p.Call(t.Context(), honest); err != nil || !strings.Contains(string(r.Output), "alice") {
+			t.Errorf("%s: the next call: %s, %v", a.name, r.Output, err)
+		}
+	}
+	t.Log("\n" + strings.Join(table, "\n"))
 }
 
 // children are the pids of this process's workers.

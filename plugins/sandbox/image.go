@@ -182,9 +182,18 @@ func imageOf(i *instance, r *run, steps int) *image {
 	if len(memory) == 0 {
 		return m
 	}
+	if err := m.seal(memory); err != nil {
+		m.close()
+		return nil
+	}
+	return m
+}
+
+// seal keeps memory in a file that nobody can change any more.
+func (m *image) seal(memory []byte) error {
 	fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return nil
+		return fmt.Errorf("make a file in memory: %w", err)
 	}
 	m.file = os.NewFile(uintptr(fd), "image")
 	_, err = m.file.Write(memory)
@@ -195,10 +204,9 @@ func imageOf(i *instance, r *run, steps int) *image {
 		m.memory, err = unix.Mmap(fd, 0, len(memory), unix.PROT_READ, unix.MAP_PRIVATE) // many kernels share no sealed file; the pages are the same
 	}
 	if err != nil {
-		m.close()
-		return nil
+		return fmt.Errorf("keep an image in a file in memory: %w", err)
 	}
-	return m
+	return nil
 }
 
 // close gives back what an image takes. No instance of it may be there.

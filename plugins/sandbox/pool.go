@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/plugins/wasm"
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 // Config tunes a Pool. Only CacheDir is required.
@@ -26,6 +26,7 @@ type Config struct {
 	Workers    int          // kept warm; 0: two for each core
 	MaxWorkers int          // at the most; 0: 32, and never fewer than Workers
 	PerTenant  int          // calls of one tenant at once; 0: half of MaxWorkers
+	Isolate    bool         // a worker that one tenant has had is no other's
 	Log        *slog.Logger // nil discards
 }
 
@@ -33,11 +34,13 @@ type Config struct {
 const (
 	slotWait    = 250 * time.Millisecond // for a worker, before a call is refused
 	killAfter   = 50 * time.Millisecond  // past the wall limit
-	loadTime    = 10 * time.Second       // to load a compiled module
 	compileTime = 90 * time.Second       // to compile one
 	compiles    = 2                      // at once
-	maxModule   = 16 << 20               // bytes; the catalog has its own limit below
+	maxModule   = abi.MaxModule          // bytes; the catalog has its own limit below
 )
+
+// loadTime is for a worker to load a compiled module; tests shorten it.
+var loadTime = 10 * time.Second
 
 // Pool keeps workers and hands them calls. Safe for use by many goroutines.
 // Nothing happens before Run.
@@ -59,7 +62,7 @@ type Pool struct {
 	calls   map[string]int // in flight, by tenant
 	freed   chan struct{}  // closed, and replaced, when a worker or a share comes free
 	flights map[string]*flight
-	cutoff  uintptr // clone flags that leave a child no network
+	cutoff  uintptr // clone flags that leave a child no network and no IPC with others
 	noNet   error   // why there are none
 	bounds  []Bound // as Confinement found last
 }
@@ -98,7 +101,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg.User = nobody
 	}
 	uid, noUser := childUser(cfg.User)
-	cache, err := openCache(cfg.CacheDir, cfg.CacheBytes, uid)
+	cache, err := openCache(cfg.CacheDir, cfg.CacheBytes, uid, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +186,7 @@ func (p *Pool) compile(ctx context.Context, digest string, rewritten []byte) err
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(room)
+	defer p.cache.remove(room)
 	child, err := p.spawn(ctx, "compile", room)
 	if err != nil {
 		return err
@@ -351,11 +354,7 @@ func (p *Pool) warm(ctx context.Context, c Call) error {
 		return err
 	}
 	defer p.give(c.Tenant, child)
-	module, err := child.missing(c)
-	if err != nil || module == nil {
-		return err
-	}
-	return child.load(ctx, c, module)
+	return child.warm(ctx, p.cores, c)
 }
 
 // take waits for a share of the tenant and a worker, one that has the module
@@ -381,6 +380,14 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 				p.mu.Unlock()
 				return p.another(ctx, c.Tenant)
 			}
+			if len(p.idle) > 0 && p.respawn.left() <= 0 { // Isolate: all that are idle are others'
+				foreign := p.idle[0]
+				p.idle = p.idle[1:]
+				p.calls[c.Tenant]++
+				p.mu.Unlock()
+				foreign.kill() // and in its place
+				return p.another(ctx, c.Tenant)
+			}
 		}
 		p.mu.Unlock()
 		select {
@@ -398,15 +405,22 @@ func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
 	}
 }
 
-// pick chooses an idle worker, -1 when there is none. The caller holds mu.
+// pick chooses an idle worker, -1 when there is none: one that has the module if
+// there is one, and the least lately used otherwise. The caller holds mu.
 func (p *Pool) pick(c Call) int {
-	key := c.key()
+	key, best := c.key(), -1
 	for i, child := range p.idle {
+		if p.cfg.Isolate && child.tenant != "" && child.tenant != c.Tenant {
+			continue
+		}
 		if slices.Contains(child.loaded, key) {
 			return i
 		}
+		if best < 0 {
+			best = i
+		}
 	}
-	return min(0, len(p.idle)-1)
+	return best
 }
 
 // bury forgets idle workers that died, so that nobody's call pays for it. The

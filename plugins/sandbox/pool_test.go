@@ -151,6 +151,34 @@ func TestAWorkerThatDiesBeforeTheGuestBeginsCostsNobody(t *testing.T) {
 	}
 }
 
+// A worker that a tenant has had is no other's, though there are more tenants than
+// workers. Without Isolate the same calls share workers, so this can fail.
+func TestWorkersThatAreIsolatedServeOneTenant(t *testing.T) {
+	for _, isolate := range []bool{true, false} {
+		p := newPool(t, sandbox.Config{Workers: 1, MaxWorkers: 2, PerTenant: 2, Isolate: isolate})
+		c := callFor(t, p, "a", guesttest.Accepts("alice").Module())
+		owners, shared := map[int]string{}, 0
+		for n := range 12 {
+			c.Tenant = []string{"a", "b", "c", "a"}[n%4]
+			if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
+				t.Fatalf("isolate %v, call %d of %s: %s, %v", isolate, n, c.Tenant, r.Output, err)
+			}
+			for pid, owner := range p.Owners() {
+				if owners[pid] != "" && owners[pid] != owner {
+					shared++
+				}
+				owners[pid] = owner
+			}
+		}
+		if (shared > 0) == isolate {
+			t.Errorf("isolate %v: %d times a worker was another tenant's before: %v", isolate, shared, owners)
+		}
+		if workers, _ := p.Stats(); workers > 2 {
+			t.Errorf("isolate %v: %d workers", isolate, workers)
+		}
+	}
+}
+
 // killWorkers kills this process's children, as an operator's mistake or the
 // kernel's memory killer would.
 func killWorkers(t *testing.T) { signalWorkers(t, syscall.SIGKILL) }
@@ -243,6 +271,27 @@ func TestAModuleThisNodeHasNotSeenIsCompiledFirst(t *testing.T) {
 	}
 }
 
+// The largest that an operator may let in, which comes to more once it counts.
+func TestSoakAModuleOfSixteenMiBIsCompiledAndRuns(t *testing.T) {
+	needSoak(t)
+	g := guesttest.Accepts("alice")
+	g.Pages = 500
+	g.Data = append(g.Data, make([]byte, abi.MaxModule-1024)...)
+	module := g.Module()
+	if len(module) > abi.MaxModule || len(module) < abi.MaxModule-1024 {
+		t.Fatalf("it has %d bytes", len(module))
+	}
+	p := newPool(t, sandbox.Config{Workers: 1})
+	c := callFor(t, p, "a", module)
+	c.MemoryMiB, c.Wall = abi.MaxMemoryMiB, abi.MaxWallMS*time.Millisecond
+	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
+		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+	if _, err := p.Compile(t.Context(), "a", "sha256:1", append(module, make([]byte, 1024)...)); !errors.Is(err, sandbox.ErrModule) {
+		t.Fatalf("one that is larger: %v", err)
+	}
+}
+
 // What a child can see of its parent: nothing but its socket.
 func TestAWorkerIsConfined(t *testing.T) {
 	t.Setenv("DOORWARD_CANARY", "secret-of-the-parent")
@@ -273,7 +322,7 @@ func TestAWorkerIsConfined(t *testing.T) {
 }
 
 // As root a worker is a user that owns nothing, with a directory for its root and,
-// where the kernel gives one, a network of its own.
+// where the kernel gives them, a network and IPC of its own.
 func TestAWorkerOfRootIsSomebodyElseSomewhereElse(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this is not root; TestConfinementSaysWhatIsInForce tells what is then")
@@ -298,13 +347,15 @@ func TestAWorkerOfRootIsSomebodyElseSomewhereElse(t *testing.T) {
 	if root, err := os.Readlink(proc + "/root"); err != nil || root != p.CacheDir() {
 		t.Errorf("its root is %s, %v; want %s", root, err, p.CacheDir())
 	}
-	theirs, err1 := os.Readlink(proc + "/ns/net")
-	ours, err2 := os.Readlink("/proc/self/ns/net")
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	if told := strings.Contains(strings.Join(bounds[0].Off, "\n"), "network:"); (theirs == ours) != told {
-		t.Errorf("its network is %s, ours %s; off are %q", theirs, ours, bounds[0].Off)
+	for _, of := range []string{"net", "ipc"} {
+		theirs, err1 := os.Readlink(proc + "/ns/" + of)
+		ours, err2 := os.Readlink("/proc/self/ns/" + of)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(strings.Join(bounds[0].Off, "\n"), "network, ipc:"); (theirs == ours) != told {
+			t.Errorf("its %s is %s, ours %s; off are %q", of, theirs, ours, bounds[0].Off)
+		}
 	}
 }
 

@@ -24,8 +24,10 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	conn   net.Conn
-	said   *head // what it printed before it died
+	dir    string // the only one that it knows
+	said   *head  // what it printed before it died
 	gone   chan struct{}
+	tenant string   // whose call or module it had last; "": none yet
 	loaded []string // keys of the modules that it has, the least lately called first, as it keeps them
 	dead   bool
 	cache  *cache
@@ -67,8 +69,8 @@ func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part, di
 	p.mu.Unlock()
 	child, err := p.launch(children, part, dir, cutoff)
 	if err != nil && cutoff != 0 && isRefusal(err) {
-		// This kernel, or who runs us, lets us make no network without a way out.
-		// A filter still keeps children from making sockets.
+		// This kernel, or who runs us, lets us make no network without a way out, or
+		// no IPC of its own. A filter still keeps children from sockets and from IPC.
 		p.mu.Lock()
 		p.cutoff, p.noNet = 0, err
 		p.mu.Unlock()
@@ -93,7 +95,7 @@ func (p *Pool) launch(children context.Context, part, dir string, cutoff uintptr
 		return nil, err
 	}
 	defer theirs.Close()
-	child := &process{conn: ours, said: &head{}, gone: make(chan struct{}), cache: p.cache}
+	child := &process{conn: ours, dir: dir, said: &head{}, gone: make(chan struct{}), cache: p.cache}
 	argv := append(slices.Clone(p.cfg.Command), part, dir, strconv.Itoa(p.uid))
 	child.cmd = exec.CommandContext(children, argv[0], argv[1:]...)
 	child.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // and nothing of ours
@@ -129,6 +131,29 @@ func (c *process) kill() {
 	c.conn.Close()
 }
 
+// watching is how often a compile child's room is measured.
+const watching = 20 * time.Millisecond
+
+// watch measures the room of a compile child until done is closed, and ends the
+// child when there is more in it than there may be. Its limits bound each file, and
+// not how many there are; and a file without a name it cannot have (see undone).
+// It returns the bytes that were there then, and whether that was so.
+func (c *process) watch(done <-chan struct{}) (size int64, full bool) {
+	tick := time.NewTicker(watching)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return 0, false
+		case <-tick.C:
+		}
+		if size, fits := roomSize(c.dir); !fits {
+			c.cmd.Process.Kill()
+			return size, true
+		}
+	}
+}
+
 // compile has a compile child do its work.
 func (c *process) compile(ctx context.Context, module []byte) error {
 	until := time.Now().Add(compileTime)
@@ -136,14 +161,28 @@ func (c *process) compile(ctx context.Context, module []byte) error {
 		until = d
 	}
 	c.conn.SetDeadline(until)
+	done, watched := make(chan struct{}), make(chan struct{})
+	var size int64
+	var full bool
+	go func() { // ends with done
+		defer close(watched)
+		size, full = c.watch(done)
+	}()
 	err := frame{kindCompile, [][]byte{module}}.write(c.conn)
 	var f frame
 	if err == nil {
 		f, err = readFrame(c.conn)
 	}
+	close(done)
+	if <-watched; full {
+		c.kill()
+		return fmt.Errorf("%w: compiling it leaves more than one file of at most %d MiB (%d MiB so far)", ErrModule, maxCompiled>>20, size>>20)
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
+	case errors.Is(err, errFrame):
+		return fmt.Errorf("%w: with what counts its fuel it has %d bytes; %d are the limit", ErrModule, len(module), maxFrame)
 	case err != nil:
 		c.kill()
 		return fmt.Errorf("%w: it takes more to compile than %d s of processor time and %d MiB of memory%s",
@@ -179,40 +218,60 @@ var errUnbegun = fmt.Errorf("%w: its worker ended before it began", ErrGuest)
 // errStale: a module's code is not in the cache as it should be.
 var errStale = fmt.Errorf("%w: its compiled code cannot be read on this node", ErrBusy)
 
-// How a guest took its worker with it.
+// How a guest took its worker with it. errDied counts for its quarantine.
 var (
 	errOverran = fmt.Errorf("%w: it ran longer than its wall limit", ErrGuest)
 	errDied    = fmt.Errorf("%w: its worker ended", ErrGuest)
 )
 
 // missing is the rewritten module of a call when the child does not have it, and
-// nil when it does.
+// nil when it does. It is held in the cache before it is read, or its code could
+// go between that and the load.
 func (c *process) missing(call Call) ([]byte, error) {
 	if slices.Contains(c.loaded, call.key()) {
 		return nil, nil
 	}
-	return c.cache.read(call.Digest)
+	c.cache.holds(c, append(c.digests(), call.Digest))
+	module, err := c.cache.read(call.Digest)
+	if err != nil {
+		c.cache.holds(c, c.digests())
+	}
+	return module, err
 }
 
-// load gives the child a module that it does not have.
-func (c *process) load(ctx context.Context, call Call, module []byte) error {
-	key := call.key()
-	until := time.Now().Add(loadTime)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
+// warm has the child load a call's module if it does not have it.
+func (c *process) warm(ctx context.Context, cores *Tokens, call Call) error {
+	c.tenant = call.Tenant
+	module, err := c.missing(call)
+	if err != nil || module == nil {
+		return err
 	}
-	c.conn.SetDeadline(until)
-	c.cache.holds(c, append(c.digests(), call.Digest))
+	defer func() { c.cache.holds(c, c.digests()) }()
+	if err := cores.Take(ctx, call.Tenant); err != nil {
+		return fmt.Errorf("%w: no core came free: %w", ErrBusy, err)
+	}
+	defer cores.Give(call.Tenant)
+	return c.load(call, module)
+}
+
+// load gives the child a module that it does not have. It takes the time that it
+// takes, whenever its caller hangs up: a worker that was cut off from loading is of
+// no use, and what a module is blamed for must not depend on who asked.
+func (c *process) load(call Call, module []byte) error {
+	key := call.key()
+	c.conn.SetDeadline(time.Now().Add(loadTime))
 	err := frame{kindLoad, [][]byte{[]byte(key), number(int64(call.MemoryMiB)), module, []byte(entry(call.Digest))}}.write(c.conn)
 	var f frame
 	if err == nil {
 		f, err = readFrame(c.conn)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.kill()
-		return fmt.Errorf("%w: it takes too long to load", ErrGuest)
-	}
-	if err != nil {
+		return fmt.Errorf("%w: it took longer than %v to load", errDied, loadTime)
+	case errors.Is(err, errFrame):
+		return c.nonsense()
+	case err != nil:
 		c.kill()
 		return fmt.Errorf("%w%s", errUnbegun, c.lastWords())
 	}
@@ -220,15 +279,23 @@ func (c *process) load(ctx context.Context, call Call, module []byte) error {
 	case kindOK:
 	case kindStale:
 		return errStale
-	default:
+	case kindFailed:
 		return fmt.Errorf("%w: %s", ErrGuest, text(f))
+	default:
+		return c.nonsense()
 	}
 	for len(c.loaded) >= maxLoaded {
 		c.loaded = c.loaded[1:]
 	}
 	c.loaded = append(c.loaded, key)
-	c.cache.holds(c, c.digests())
 	return nil
+}
+
+// nonsense ends a child that says what no child of ours says: somebody else
+// speaks, and it is not to be trusted with another call.
+func (c *process) nonsense() error {
+	c.kill()
+	return fmt.Errorf("%w: it spoke nonsense", errDied)
 }
 
 // digests are those of the modules that the child has.
@@ -251,9 +318,13 @@ func text(f frame) string {
 // call runs one call in the child. The child is dead afterwards when the guest
 // overran its time or took its process with it.
 func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, error) {
+	c.tenant = call.Tenant
 	module, err := c.missing(call)
 	if err != nil {
 		return Result{}, err
+	}
+	if module != nil {
+		defer func() { c.cache.holds(c, c.digests()) }() // what it has by then
 	}
 	// Loading takes a core as running does: where one tenant's guests kill their
 	// workers, its loads must not crowd out the logins of others.
@@ -269,7 +340,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 		}
 	}()
 	if module != nil {
-		if err := c.load(ctx, call, module); err != nil {
+		if err := c.load(call, module); err != nil {
 			return Result{}, err
 		}
 	}
@@ -295,7 +366,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 		}
 		switch {
 		case f.kind == kindDone && len(f.args) == 5:
-			return done(f)
+			return c.done(f)
 		case f.kind == kindHost && len(f.args) >= 1:
 			// While the host works for it, a guest holds no core.
 			cores.Give(call.Tenant)
@@ -314,14 +385,16 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 				return Result{}, c.lost(err, call)
 			}
 		default:
-			c.kill()
-			return Result{}, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+			return Result{}, c.nonsense()
 		}
 	}
 }
 
 // lost ends a child that does not answer any more, and says why it is lost.
 func (c *process) lost(err error, call Call) error {
+	if errors.Is(err, errFrame) {
+		return c.nonsense()
+	}
 	c.kill()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w of %v", errOverran, call.Wall)
@@ -330,13 +403,13 @@ func (c *process) lost(err error, call Call) error {
 }
 
 // done reads what a run left.
-func done(f frame) (Result, error) {
+func (c *process) done(f frame) (Result, error) {
 	if len(f.args[3]) > 8*abi.MaxLogBytes { // escaped, and escaped again as JSON, it is less
-		return Result{}, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+		return Result{}, c.nonsense()
 	}
 	r := Result{Output: f.args[1], MemoryKiB: int(parseNumber(f.args[2])), Fuel: parseNumber(f.args[4])}
 	if err := json.Unmarshal(f.args[3], &r.Logs); err != nil {
-		return r, fmt.Errorf("%w: its worker spoke nonsense", ErrGuest)
+		return r, c.nonsense()
 	}
 	if len(f.args[0]) > 0 {
 		return r, fmt.Errorf("%w: %s", ErrGuest, f.args[0])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -29,14 +30,34 @@ var refused = append([]uint32{
 	unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETRESUID, unix.SYS_SETRESGID, unix.SYS_SETGROUPS, unix.SYS_CAPSET,
 	unix.SYS_MKNODAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT, unix.SYS_FCHOWNAT, unix.SYS_FCHOWN,
 	unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_FSETXATTR,
+	// Memory, semaphores and messages that all processes of a user share, which
+	// are those of all tenants; and descriptors, which a socket could keep.
+	unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SHMDT,
+	unix.SYS_SEMGET, unix.SYS_SEMOP, unix.SYS_SEMTIMEDOP, unix.SYS_SEMCTL,
+	unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL,
+	unix.SYS_MQ_OPEN, unix.SYS_MQ_UNLINK, unix.SYS_MQ_TIMEDSEND, unix.SYS_MQ_TIMEDRECEIVE, unix.SYS_MQ_NOTIFY, unix.SYS_MQ_GETSETATTR,
+	unix.SYS_SENDMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMSG, unix.SYS_RECVMMSG,
+	// What another process of the same user runs on, and with what.
+	unix.SYS_SETPRIORITY, unix.SYS_IOPRIO_SET, unix.SYS_SCHED_SETAFFINITY, unix.SYS_SCHED_SETATTR, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETSCHEDULER,
+	unix.SYS_MIGRATE_PAGES, unix.SYS_MOVE_PAGES, unix.SYS_PROCESS_MADVISE, unix.SYS_PROCESS_MRELEASE,
+	// Of openat2 the flags are behind a pointer, where a filter does not see.
+	unix.SYS_OPENAT2, unix.SYS_FALLOCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2, unix.SYS_UTIMENSAT, unix.SYS_UNLINKAT,
 }, refusedHere...)
 
-// refusedWriting are the further ones of a worker, which changes no file. Those
-// of openat2 are behind a pointer, where a filter does not see: all are refused.
+// refusedWriting are the further ones of a worker, which changes no file.
 var refusedWriting = append([]uint32{
-	unix.SYS_OPENAT2, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT,
-	unix.SYS_TRUNCATE, unix.SYS_FTRUNCATE, unix.SYS_FALLOCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2, unix.SYS_UTIMENSAT,
+	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_MKDIRAT, unix.SYS_TRUNCATE, unix.SYS_FTRUNCATE,
 }, refusedWritingHere...)
+
+// refusedCompiling are the further ones of a compile child, which makes no images:
+// memory of a file counts for no limit of its own.
+var refusedCompiling = []uint32{unix.SYS_MEMFD_CREATE, unix.SYS_MEMFD_SECRET}
+
+// undone are calls that a compile child is told have been done, and are not. With
+// them, or with calls that are refused, files could be there without a name, and
+// what it writes must be seen to be bounded. The engine gives its code a name for
+// a while and then its own; install takes it by either.
+var undone = append([]uint32{unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2}, undoneHere...)
 
 // Where struct seccomp_data keeps what a filter looks at; low words, since both
 // machines below are little endian.
@@ -70,16 +91,27 @@ func filterOf(arch uint32, writes bool, errno syscall.Errno) []unix.SockFilter {
 		// The runtime signals its own threads to preempt them.
 		jump(unix.BPF_JEQ, unix.SYS_TGKILL, 0, 4), statement(load, dataArgs), jump(unix.BPF_JEQ, uint32(os.Getpid()), 0, 1), allow, no,
 	}
-	calls := refused
-	if !writes {
-		calls = append(append([]uint32{}, refused...), refusedWriting...)
-		f = append(f, jump(unix.BPF_JEQ, unix.SYS_OPENAT, 0, 4), statement(load, dataArgs+2*8),
-			jump(unix.BPF_JSET, unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, 0, 1), no, allow)
+	opened := uint32(unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC)
+	if writes {
+		opened = unix.O_TMPFILE &^ unix.O_DIRECTORY             // a file without a name
+		done := statement(unix.BPF_RET, unix.SECCOMP_RET_ERRNO) // of errno 0
+		for _, call := range undone {
+			f = append(f, jump(unix.BPF_JEQ, call, 0, 1), done)
+		}
 	}
-	for _, call := range calls {
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_OPENAT, 0, 4), statement(load, dataArgs+2*8), jump(unix.BPF_JSET, opened, 0, 1), no, allow)
+	for _, call := range refusedOf(writes) {
 		f = append(f, jump(unix.BPF_JEQ, call, 0, 1), no)
 	}
 	return append(f, allow)
+}
+
+// refusedOf are the calls that are refused to a child, whatever their arguments.
+func refusedOf(writes bool) []uint32 {
+	if writes {
+		return slices.Concat(refused, refusedCompiling)
+	}
+	return slices.Concat(refused, refusedWriting)
 }
 
 // filterCalls puts all threads of this process, and those to come, under the

@@ -3,4 +3,4 @@
 package sandbox
 
 // Older calls that only this machine has: none.
-var refusedHere, refusedWritingHere []uint32
+var refusedHere, refusedWritingHere, undoneHere []uint32

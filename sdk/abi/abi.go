@@ -123,6 +123,7 @@ const (
 	MaxAttempts      = 10         // answers to one challenge
 	DefaultAttempts  = 5          // when the verdict says none
 	DefaultModule    = 8 << 20    // bytes of a module
+	MaxModule        = 16 << 20   // that an operator may let in
 	DefaultMemoryMiB = 32
 	MaxMemoryMiB     = 64
 	DefaultWallMS    = 2000

@@ -16,16 +16,16 @@ import (
 )
 
 // Main is the child half: what "doorward sandbox worker CACHE UID" and "doorward
-// sandbox compile ROOM UID" run. It speaks frames on descriptor 3 until that
-// closes, and returns the exit code. Nothing but a Pool starts it.
+// sandbox compile ROOM UID" run. It reads frames on descriptor 3 until that
+// closes, answers on 4, and returns the exit code. Nothing but a Pool starts it.
 func Main(ctx context.Context, args []string) int {
 	if len(args) != 3 {
 		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself")
 		return 2
 	}
-	socket := os.NewFile(3, "parent")
-	if _, err := socket.Stat(); err != nil {
-		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself, with a socket")
+	parent, err := wireToParent()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sandbox: this is started by doorward itself, with two sockets:", err)
 		return 2
 	}
 	uid, err := strconv.Atoi(args[2])
@@ -38,14 +38,14 @@ func Main(ctx context.Context, args []string) int {
 	case "worker":
 		b.memory = workerMemory
 		if err = b.confine(); err == nil {
-			w := newWorker(b.dir, socket)
+			w := newWorker(b.dir, parent)
 			w.unbound = b.unbound
 			err = w.serve(ctx)
 		}
 	case "compile":
 		b.memory, b.cpu, b.file = compileMemory, compileCPU, maxCompiled
 		if err = b.confine(); err == nil {
-			err = compile(ctx, b, socket)
+			err = compile(ctx, b, parent)
 		}
 	default:
 		err = fmt.Errorf("no such part: %s", args[0])

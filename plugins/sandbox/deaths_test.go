@@ -9,21 +9,24 @@ import (
 	"time"
 )
 
-// childThat is a worker as its parent sees it, and the other end of its socket.
+// childThat is a worker as its parent sees it, and the other ends of its sockets.
 func childThat(t *testing.T) (*process, io.ReadWriter) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	if err := cmd.Run(); err != nil { // so that there is a process to kill, in vain
 		t.Fatal(err)
 	}
-	ours, theirs, err := socketPair()
+	ours, theirs, err := newWire()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	t.Cleanup(func() { ours.Close(); closeAll(theirs) })
 	gone := make(chan struct{})
 	close(gone)
-	return &process{cmd: cmd, conn: ours, said: &head{}, gone: gone, cache: newCache(t, 1<<20)}, theirs
+	return &process{cmd: cmd, conn: ours, said: &head{}, gone: gone, cache: newCache(t, 1<<20)}, struct {
+			io.Reader
+			io.Writer
+		}{theirs[0], theirs[1]}
 }
 
 // A worker that was killed for it was once not counted, so that a module could

@@ -8,9 +8,9 @@
 // costs its process, and its process is worth one login.
 //
 // Pool is the parent half: it keeps workers, hands them one call at a time
-// over a socket, answers their host calls, and kills them at the deadline.
+// over two sockets, answers their host calls, and kills them at the deadline.
 // Main is the child half: "doorward sandbox worker" and "doorward sandbox
-// compile" are this program again, with an empty environment, one socket and
+// compile" are this program again, with an empty environment, two sockets and
 // tight limits.
 //
 // It knows no tenants beyond a name for their share, no grants and no

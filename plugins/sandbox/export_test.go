@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"io"
 	"os"
 	"syscall"
 
@@ -123,4 +124,27 @@ func (p *Pool) CodeOf(digest string) (string, error) {
 	dir := p.cache.dir + "/" + entry(digest)
 	code, err := findCode(dir)
 	return dir + "/" + code, err
+}
+
+// Times of a wire.
+const (
+	Near     = near
+	Patience = patience
+)
+
+// Wire returns both ends of a wire, with nobody behind the child's. They are
+// closed when ctx ends.
+func Wire(ctx context.Context) (parent *wire, child io.ReadWriter) {
+	parent, theirs, err := newWire()
+	if err != nil {
+		panic(err)
+	}
+	if child, err = childEnd(int(theirs[0].Fd()), int(theirs[1].Fd())); err != nil {
+		panic(err)
+	}
+	context.AfterFunc(ctx, func() {
+		parent.Close()
+		closeAll(theirs)
+	})
+	return parent, child
 }

@@ -58,8 +58,11 @@ func (f frame) write(w io.Writer) error {
 	return err
 }
 
+// smallFrame is up to what length room is made at once, and not as it arrives.
+const smallFrame = 64 << 10
+
 // readFrame reads one frame. It makes room for what has arrived, not for what
-// a length claims.
+// a length claims, but for a little.
 func readFrame(r io.Reader) (frame, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -69,14 +72,12 @@ func readFrame(r io.Reader) (frame, error) {
 	if size < 2 || size > maxFrame {
 		return frame{}, errFrame
 	}
-	body, err := io.ReadAll(io.LimitReader(r, int64(size)))
+	body, err := readBody(r, int(size))
 	if err != nil {
 		return frame{}, err
 	}
-	if len(body) != int(size) {
-		return frame{}, io.ErrUnexpectedEOF
-	}
 	f := frame{kind: body[0]}
+	f.args = make([][]byte, 0, min(int(body[1]), len(body)/4))
 	rest := body[2:]
 	for range int(body[1]) {
 		if len(rest) < 4 {
@@ -94,6 +95,19 @@ func readFrame(r io.Reader) (frame, error) {
 		return frame{}, errFrame
 	}
 	return f, nil
+}
+
+func readBody(r io.Reader, size int) (body []byte, err error) {
+	if size > smallFrame {
+		body, err = io.ReadAll(io.LimitReader(r, int64(size)))
+	} else {
+		body = make([]byte, size)
+		_, err = io.ReadFull(r, body)
+	}
+	if errors.Is(err, io.EOF) || err == nil && len(body) != size {
+		err = io.ErrUnexpectedEOF
+	}
+	return body, err
 }
 
 // need checks that a frame has at least n arguments.

@@ -61,24 +61,24 @@ func init() {
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	}
 	lies() // before a call has to wait for them
-	socket := os.NewFile(3, "parent")
+	from, to := os.NewFile(3, "from the parent"), os.NewFile(4, "to the parent")
 	for {
 		head := make([]byte, 4)
-		if _, err := io.ReadFull(socket, head); err != nil {
+		if _, err := io.ReadFull(from, head); err != nil {
 			os.Exit(0)
 		}
 		asked := make([]byte, binary.BigEndian.Uint32(head))
-		if _, err := io.ReadFull(socket, asked); err != nil {
+		if _, err := io.ReadFull(from, asked); err != nil {
 			os.Exit(0)
 		}
 		if asked[0] == 'L' {
-			socket.Write(sent('o'))
+			to.Write(sent('o'))
 			continue
 		}
-		go io.Copy(io.Discard, socket) // answers, so that nobody waits for us to read them
+		go io.Copy(io.Discard, from) // answers, so that nobody waits for us to read them
 		for lie, bytes := range lies() {
 			if strings.Contains(string(asked), "<"+lie+">") {
-				socket.Write(bytes)
+				to.Write(bytes)
 			}
 		}
 		if strings.Contains(string(asked), "<nothing>") {

@@ -292,7 +292,7 @@ func TestSoakAModuleOfSixteenMiBIsCompiledAndRuns(t *testing.T) {
 	}
 }
 
-// What a child can see of its parent: nothing but its socket.
+// What a child can see of its parent: nothing but its sockets.
 func TestAWorkerIsConfined(t *testing.T) {
 	t.Setenv("DOORWARD_CANARY", "secret-of-the-parent")
 	p := newPool(t, sandbox.Config{Workers: 1})

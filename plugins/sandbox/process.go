@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -15,15 +14,13 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/doorward/doorward/sdk/abi"
 )
 
 // process is a child as its parent sees it. One goroutine uses it at a time.
 type process struct {
 	cmd    *exec.Cmd
-	conn   net.Conn
+	conn   *wire
 	dir    string // the only one that it knows
 	said   *head  // what it printed before it died
 	gone   chan struct{}
@@ -90,16 +87,16 @@ func (p *Pool) start(children context.Context, reaping *sync.WaitGroup, part, di
 }
 
 func (p *Pool) launch(children context.Context, part, dir string, cutoff uintptr) (*process, error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := newWire()
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
+	defer closeAll(theirs)
 	child := &process{conn: ours, dir: dir, said: &head{}, gone: make(chan struct{}), cache: p.cache}
 	argv := append(slices.Clone(p.cfg.Command), part, dir, strconv.Itoa(p.uid))
 	child.cmd = exec.CommandContext(children, argv[0], argv[1:]...)
 	child.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // and nothing of ours
-	child.cmd.ExtraFiles = []*os.File{theirs}
+	child.cmd.ExtraFiles = theirs
 	child.cmd.Stderr = child.said
 	child.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Cloneflags: cutoff}
 	if err := child.cmd.Start(); err != nil {
@@ -107,21 +104,6 @@ func (p *Pool) launch(children context.Context, part, dir string, cutoff uintptr
 		return nil, err
 	}
 	return child, nil
-}
-
-func socketPair() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make socket: %w", err)
-	}
-	own := os.NewFile(uintptr(fds[0]), "sandbox")
-	defer own.Close()
-	theirs = os.NewFile(uintptr(fds[1]), "parent")
-	if ours, err = net.FileConn(own); err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("make socket: %w", err)
-	}
-	return ours, theirs, nil
 }
 
 // kill ends the child now. It is reaped by who started it.

@@ -131,9 +131,9 @@ func (c *process) kill() {
 
 // compile has a compile child do its work.
 func (c *process) compile(ctx context.Context, module []byte) error {
-	until := time.Now().Add(compileTime)
+	until, hurried := time.Now().Add(compileTime), false
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
+		until, hurried = d, true
 	}
 	c.conn.SetDeadline(until)
 	err := frame{kindCompile, [][]byte{module}}.write(c.conn)
@@ -142,6 +142,8 @@ func (c *process) compile(ctx context.Context, module []byte) error {
 		f, err = readFrame(c.conn)
 	}
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && hurried:
+		return fmt.Errorf("%w: whoever asked for the compile had no time for all of it", ErrBusy)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
 	case err != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -66,6 +67,9 @@ func (c *cache) used(since time.Time) (total int64, err error) {
 		return 0, err
 	}
 	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), entrySuffix()) {
+			continue // a compile's room
+		}
 		info, err := e.Info()
 		if err != nil || info.ModTime().Before(since) {
 			continue // gone, or soon the first to go

@@ -1,6 +1,9 @@
 package plugins
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Artifacts keeps modules and what is known of each tenant's versions. Dir and
 // etcd.Artifacts implement it.
@@ -10,7 +13,8 @@ import "context"
 // ErrUnavailable.
 type Artifacts interface {
 	// Add stores a version with its module, at once or not at all, under the
-	// tenant's next number, which it returns. v.Number is not looked at.
+	// tenant's next number, which it returns. v.Number is not looked at. ErrQuota
+	// when the modules of all tenants would take more room than they may.
 	Add(ctx context.Context, tenant string, v Version, module []byte) (int, error)
 
 	// Versions lists the tenant's versions by number, states as last written.
@@ -36,6 +40,13 @@ type Artifacts interface {
 	// pointer is not there any more or to.Active is gone.
 	SetActive(ctx context.Context, tenant string, from, to Pointer, changed []Version) error
 
+	// Watch calls seen with every version of every tenant, each as it is at some
+	// moment after the call, in no order, and then with each one that is written,
+	// soon after it was; until ctx ends, whose error it returns, or the store
+	// fails. One may be seen twice, and of writes shortly after each other only the
+	// last. seen is called by one goroutine, which it must not hold up.
+	Watch(ctx context.Context, seen func(tenant string, v Version)) error
+
 	// Remove deletes a version, and its module when nothing else is made of it.
 	// Idempotent. ErrConflict when it is active.
 	Remove(ctx context.Context, tenant string, number int) error
@@ -52,4 +63,12 @@ type Pointer struct {
 
 	// Revision is the store's, for SetActive; it is not stored.
 	Revision int64 `json:"-"`
+}
+
+// Nodes are the nodes that share the artifacts. etcd.Nodes implements it.
+type Nodes interface {
+	// Ask has every live node compile a version, and waits until each has or has
+	// said that it cannot, but not longer than wait. It returns the ids of those that
+	// have not, sorted. Errors wrap ErrUnavailable.
+	Ask(ctx context.Context, tenant string, v Version, wait time.Duration) (pending []string, err error)
 }

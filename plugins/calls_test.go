@@ -69,7 +69,11 @@ func (b *bench) ask(calls *hostCalls, grants abi.Grants, module []byte, nowMS in
 	}
 	calls.host, calls.tenant, calls.version = b.host, b.tenant, v
 	request := abi.Request{ABI: abi.Version, Method: "password", NowMS: nowMS}
-	return b.host.run(b.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
+	out, err := b.host.try(b.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
+	if err != nil {
+		b.Fatal(err)
+	}
+	return out
 }
 
 func digestOf(module []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(module)) }

@@ -17,6 +17,7 @@ import (
 // CatalogConfig tunes a Catalog. The zero value is ready.
 type CatalogConfig struct {
 	MaxModule int          // bytes of a module, at most abi.MaxModule; 0: abi.DefaultModule
+	Nodes     Nodes        // that share the artifacts; nil: this one is alone
 	Log       *slog.Logger // nil discards
 }
 
@@ -38,6 +39,7 @@ type Catalog struct {
 	artifacts Artifacts
 	host      *Host
 	cfg       CatalogConfig
+	ahead     *backlog
 }
 
 // NewCatalog returns a Catalog over artifacts whose modules run in host.
@@ -48,14 +50,14 @@ func NewCatalog(artifacts Artifacts, host *Host, cfg CatalogConfig) *Catalog {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Catalog{artifacts: artifacts, host: host, cfg: cfg}
+	return &Catalog{artifacts: artifacts, host: host, cfg: cfg, ahead: newBacklog()}
 }
 
 // Upload examines a module in a compile child, runs its vectors, and stages it
 // as the tenant's next version. manifest, when there is one beside the module,
 // must be the same as the module's own, or the module must have none.
-// ErrInvalid says what, where and what to do; then nothing is stored. The
-// version has its GrantsDiff.
+// ErrInvalid says what, where and what to do, ErrQueueFull and ErrQuota what to do;
+// then nothing is stored. The version has its GrantsDiff.
 func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []byte) (Version, error) {
 	if len(module) > c.cfg.MaxModule {
 		return Version{}, fmt.Errorf("%w: the module has %d bytes; %d are the limit", ErrInvalid, len(module), c.cfg.MaxModule)
@@ -66,20 +68,17 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 	if len(manifest) > maxBeside {
 		return Version{}, fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxBeside, abi.ManifestSection)
 	}
-	versions, err := c.artifacts.Versions(ctx, tenant)
+	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
-		return Version{}, fmt.Errorf("list versions: %w", err)
+		return Version{}, err
 	}
-	if err := room(versions, len(module)); err != nil {
+	if err := room(versions, pointer, len(module)); err != nil {
 		return Version{}, err
 	}
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(module))
 	report, err := c.host.pool.Compile(ctx, tenant, digest, module)
-	if errors.Is(err, sandbox.ErrModule) {
-		return Version{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
 	if err != nil {
-		return Version{}, fmt.Errorf("%w: compile module: %w", ErrUnavailable, err)
+		return Version{}, compileError(err)
 	}
 	v, vectors, err := describe(report, manifest)
 	if err != nil {
@@ -93,7 +92,10 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Version{}, err
 	}
-	if v.Number, err = c.artifacts.Add(ctx, tenant, v, module); err != nil {
+	if v.Number, err = c.artifacts.Add(ctx, tenant, v, module); errors.Is(err, ErrQuota) {
+		return Version{}, fmt.Errorf("store version: %w; %s, or versions of other tenants", err, deletable(versions, pointer))
+	}
+	if err != nil {
 		return Version{}, fmt.Errorf("store version: %w", err)
 	}
 	c.tidy(ctx, tenant, append(versions, v))
@@ -104,9 +106,10 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 // activation would change, and with what this node knows of it.
 func (c *Catalog) shown(tenant string, v, active Version) Version {
 	v.Manifest = nil
+	v.Node, v.NodeUntil = c.host.standing(tenant, v)
 	switch {
 	case v.Number == active.Number:
-		if c.host.pool.Quarantined(tenant, v.Digest) {
+		if v.Node == NodeQuarantined {
 			v.State = Quarantined
 		}
 	case active.Number > 0:
@@ -117,7 +120,7 @@ func (c *Catalog) shown(tenant string, v, active Version) Version {
 
 // room refuses a module that the tenant has no room for. A module that it has
 // already takes none.
-func room(versions []Version, size int) error {
+func room(versions []Version, at Pointer, size int) error {
 	seen, total := map[string]bool{}, size
 	for _, v := range versions {
 		if !seen[v.Digest] {
@@ -126,9 +129,31 @@ func room(versions []Version, size int) error {
 		}
 	}
 	if total > maxTenantBytes {
-		return fmt.Errorf("%w: the tenant's modules would take %d bytes of %d; delete versions that are retired", ErrQuota, total, maxTenantBytes)
+		return fmt.Errorf("%w: the tenant's modules would take %d bytes of %d; %s", ErrQuota, total, maxTenantBytes, deletable(versions, at))
 	}
 	return nil
+}
+
+// deletable says which versions to delete to make room: not the active one, nor the
+// one before it, to which a rollback goes, nor others of the same modules, which
+// take none.
+func deletable(versions []Version, at Pointer) string {
+	kept := map[string]bool{}
+	for _, v := range versions {
+		if v.Number == at.Active || v.Number == at.Previous {
+			kept[v.Digest] = true
+		}
+	}
+	var spare []string
+	for _, v := range versions {
+		if !kept[v.Digest] {
+			spare = append(spare, fmt.Sprintf("%d (%d KiB)", v.Number, (v.Size+1023)>>10))
+		}
+	}
+	if len(spare) == 0 {
+		return "this tenant has no version that can be deleted but the one that a rollback would go back to"
+	}
+	return "delete versions of this tenant that are not needed: " + strings.Join(spare, ", ")
 }
 
 // tidy removes the oldest versions beyond those that are kept, but for the
@@ -151,8 +176,9 @@ func (c *Catalog) tidy(ctx context.Context, tenant string, versions []Version) {
 	}
 }
 
-// List returns the tenant's versions by number, with their GrantsDiff. The
-// active one is Quarantined where this node does not run it for a while.
+// List returns the tenant's versions by number, with their GrantsDiff, and with how
+// they stand on this node. The active one is Quarantined where this node does not
+// run it for a while.
 func (c *Catalog) List(ctx context.Context, tenant string) ([]Version, error) {
 	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
@@ -220,8 +246,9 @@ func (c *Catalog) Active(ctx context.Context, tenant string) (Version, error) {
 }
 
 // Activate lets a version decide the tenant's logins, on every node from its
-// next login on. For the one that does already it lifts a quarantine on this
-// node. Vectors that another engine ran run again first. ErrConflict when the
+// next login on, once every live node has compiled it or 30 s are over; then
+// NodesPending names the others. For the one that does already it lifts a
+// quarantine on this node. Vectors that another engine ran run again first. ErrConflict when the
 // version has failed vectors, or, unless approve is set, when it is granted what
 // the active one is not; what is approved is what it adds to the version that it
 // takes over from, and to no other: ErrConflict when another came in between.
@@ -252,7 +279,13 @@ func (c *Catalog) Activate(ctx context.Context, tenant string, number int, appro
 	if v.Vectors.Failed > 0 {
 		return Version{}, fmt.Errorf("%w: version %d failed %d of its %d vectors on %s: %s", ErrConflict, number, v.Vectors.Failed, v.Vectors.Failed+v.Vectors.Passed, v.Engine, strings.Join(v.Warnings, "; "))
 	}
-	return c.point(ctx, tenant, versions, pointer, Pointer{Active: number, Previous: pointer.Active})
+	pending, err := c.everywhere(ctx, tenant, v, activationWait)
+	if err != nil {
+		return Version{}, fmt.Errorf("have every node compile version %d: %w", number, err)
+	}
+	v, err = c.point(ctx, tenant, versions, pointer, Pointer{Active: number, Previous: pointer.Active})
+	v.NodesPending = pending
+	return v, err
 }
 
 // again runs the vectors of a version that another engine or rewriter ran, and
@@ -264,7 +297,7 @@ func (c *Catalog) again(ctx context.Context, tenant string, v Version) (Version,
 	}
 	report, err := c.host.pool.Compile(ctx, tenant, v.Digest, module)
 	if err != nil && !errors.Is(err, sandbox.ErrModule) {
-		return Version{}, fmt.Errorf("%w: compile module: %w", ErrUnavailable, err)
+		return Version{}, compileError(err)
 	}
 	var now Version
 	var vectors []abi.Vector
@@ -283,7 +316,8 @@ func (c *Catalog) again(ctx context.Context, tenant string, v Version) (Version,
 }
 
 // Rollback makes the version active that was so before, at once: its vectors are
-// not run. ErrConflict when there is none.
+// not run, and no node is waited for. NodesPending names those that had not
+// compiled it half a second later. ErrConflict when there is none.
 func (c *Catalog) Rollback(ctx context.Context, tenant string) (Version, error) {
 	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
@@ -292,7 +326,14 @@ func (c *Catalog) Rollback(ctx context.Context, tenant string) (Version, error) 
 	if _, err := find(versions, pointer.Previous); err != nil {
 		return Version{}, fmt.Errorf("%w: no version was active before this one", ErrConflict)
 	}
-	return c.point(ctx, tenant, versions, pointer, Pointer{Active: pointer.Previous, Previous: pointer.Active})
+	v, err := c.point(ctx, tenant, versions, pointer, Pointer{Active: pointer.Previous, Previous: pointer.Active})
+	if err != nil {
+		return Version{}, err
+	}
+	if v.NodesPending, err = c.everywhere(ctx, tenant, v, rollbackWait); err != nil {
+		c.cfg.Log.Warn("after a rollback it is not known which nodes have compiled the version", "tenant", tenant, "version", v.Number, "err", err)
+	}
+	return v, nil
 }
 
 // point moves the pointer, with the states that go with it, and has a worker
@@ -315,7 +356,7 @@ func (c *Catalog) point(ctx context.Context, tenant string, versions []Version, 
 	if err := c.artifacts.SetActive(ctx, tenant, from, to, changed); err != nil {
 		return Version{}, fmt.Errorf("activate version %d: %w", to.Active, err)
 	}
-	if err := c.host.warm(ctx, tenant, active, c.artifacts); err != nil {
+	if err := c.host.warm(ctx, tenant, active, c.moduleOf(active)); err != nil {
 		c.cfg.Log.Debug("active verifier not loaded ahead of its first login", "tenant", tenant, "err", err)
 	}
 	return c.shown(tenant, active, active), nil
@@ -345,13 +386,25 @@ func (c *Catalog) Try(ctx context.Context, tenant string, number int, request ab
 }
 
 // Verify puts a login to a version of the tenant's, the active one unless the
-// call names another. It implements service.Verifier.
+// call names another. Nothing is compiled for it: where this node has not compiled
+// the active version yet, the one before it decides. It implements
+// service.Verifier.
 func (c *Catalog) Verify(ctx context.Context, call Call) (Answer, error) {
 	v, err := c.decider(ctx, call)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrVerifier, err)
 	}
 	verdict, err := c.host.verify(ctx, call.Tenant, v, call.Request, c.moduleOf(v))
+	if errors.Is(err, ErrPending) {
+		line := LogEntry{Version: v.Number, Level: "warn", RequestID: call.Request.RequestID,
+			Text: fmt.Sprintf("version %d is not compiled on this node yet; until it is, nobody signs in with it here", v.Number)}
+		if old, ok := c.before(ctx, call.Tenant, v); ok && call.Version == 0 {
+			line.Text = fmt.Sprintf("version %d is not compiled on this node yet; version %d decides here until it is", v.Number, old.Number)
+			v = old
+			verdict, err = c.host.verify(ctx, call.Tenant, v, call.Request, c.moduleOf(v))
+		}
+		c.host.logs.add(call.Tenant, line)
+	}
 	if err != nil {
 		return Answer{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +18,9 @@ import (
 // Dir keeps modules in a directory, for one process: in tests, and wherever
 // verifiers are tried without a server.
 type Dir struct {
-	path string
-	mu   sync.Mutex
+	path    string
+	mu      sync.Mutex
+	written chan struct{} // closed, and replaced, at each write
 }
 
 // NewDir returns Artifacts in a directory, which it makes when it is not there.
@@ -28,7 +30,7 @@ func NewDir(path string) (*Dir, error) {
 			return nil, fmt.Errorf("make artifact directory: %w", err)
 		}
 	}
-	return &Dir{path: path}, nil
+	return &Dir{path: path, written: make(chan struct{})}, nil
 }
 
 // shelf is what a tenant has, as its file says it.
@@ -72,6 +74,8 @@ func (d *Dir) save(tenant string, s shelf) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	close(d.written)
+	d.written = make(chan struct{})
 	return nil
 }
 
@@ -195,6 +199,53 @@ func (d *Dir) SetActive(ctx context.Context, tenant string, from, to Pointer, ch
 		}
 	}
 	return d.save(tenant, s)
+}
+
+// Watch implements Artifacts.
+func (d *Dir) Watch(ctx context.Context, seen func(tenant string, v Version)) error {
+	known := map[string][]Version{}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		shelves, written, err := d.all()
+		if err != nil {
+			return err
+		}
+		for tenant, versions := range shelves {
+			for _, v := range versions {
+				same := func(other Version) bool { return reflect.DeepEqual(v, other) }
+				if !slices.ContainsFunc(known[tenant], same) {
+					seen(tenant, v)
+				}
+			}
+		}
+		known = shelves
+		select {
+		case <-written:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// all is every tenant's versions, and what is closed at the next write.
+func (d *Dir) all() (map[string][]Version, chan struct{}, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	paths, err := filepath.Glob(d.shelfPath("*"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	all := map[string][]Version{}
+	for _, path := range paths {
+		tenant := strings.TrimSuffix(filepath.Base(path), ".json")
+		s, err := d.load(tenant)
+		if err != nil {
+			return nil, nil, err
+		}
+		all[tenant] = s.Versions
+	}
+	return all, d.written, nil
 }
 
 // Remove implements Artifacts.

@@ -59,12 +59,15 @@ type module = func(context.Context) ([]byte, error)
 
 // verify gets a checked verdict from a version, or an error that wraps
 // ErrVerifier and whose reason only the tenant's log has in full. ErrMethod when
-// the version takes no logins of that kind.
+// the version takes no logins of that kind, ErrPending when it is not compiled here.
 func (h *Host) verify(ctx context.Context, tenant string, v Version, request abi.Request, code module) (abi.Verdict, error) {
 	if !v.takes(request.Method) {
 		return abi.Verdict{}, ErrMethod
 	}
 	trace := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: h.settings.KV}, request, code)
+	if errors.Is(trace.failure, sandbox.ErrPending) {
+		return abi.Verdict{}, fmt.Errorf("%w: version %d", ErrPending, v.Number)
+	}
 	for _, line := range trace.Logs {
 		h.logs.add(tenant, LogEntry{Version: v.Number, Level: line.Level, Text: line.Text, RequestID: request.RequestID})
 	}
@@ -97,11 +100,31 @@ func (h *Host) trace(ctx context.Context, tenant string, v Version, request abi.
 	if !v.takes(request.Method) { // as a login does
 		return Trace{Error: fmt.Sprintf("%v: %q is none of %q", ErrMethod, request.Method, v.Methods), HostCalls: []HostCall{}, Logs: []LogLine{}}, nil
 	}
-	t := h.run(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, code)
-	if errors.Is(t.failure, sandbox.ErrBusy) {
+	t, err := h.try(ctx, &hostCalls{host: h, tenant: tenant, version: v, kv: NewMemoryKV(0)}, request, code)
+	if errors.Is(err, ErrInvalid) { // it was accepted once: the trouble is this node's
+		return Trace{}, fmt.Errorf("%w: compile version %d on this node: %v", ErrVerifier, v.Number, err)
+	}
+	if err != nil {
+		return Trace{}, fmt.Errorf("compile version %d on this node: %w", v.Number, err)
+	}
+	if errors.Is(t.failure, sandbox.ErrBusy) || errors.Is(t.failure, sandbox.ErrPending) {
 		return Trace{}, fmt.Errorf("%w: %w", ErrBusy, t.failure)
 	}
 	return t.Trace, nil
+}
+
+// try is run for those who can wait: it has the version compiled on this node
+// first, and again where its code went or was spoilt.
+func (h *Host) try(ctx context.Context, calls *hostCalls, request abi.Request, code module) (outcome, error) {
+	for again := false; ; again = true {
+		if err := h.prepare(ctx, calls.tenant, calls.version, code); err != nil {
+			return outcome{}, err
+		}
+		out := h.run(ctx, calls, request, code)
+		if again || !errors.Is(out.failure, sandbox.ErrPending) {
+			return out, nil
+		}
+	}
 }
 
 // outcome is a Trace with its error as an error.
@@ -189,12 +212,48 @@ func levelName(level int) string {
 	return []string{"debug", "info", "warn", "error"}[min(max(level, 0), 3)]
 }
 
+// prepare sees to it that a version is compiled on this node. ErrQueueFull,
+// ErrUnavailable, or ErrInvalid where this node cannot compile it; ErrNotFound when
+// it is deleted.
+func (h *Host) prepare(ctx context.Context, tenant string, v Version, code module) error {
+	return compileError(h.pool.Prepare(ctx, sandbox.Call{Tenant: tenant, Digest: v.Digest, Module: code}))
+}
+
+// compileError is a sandbox's error of a compile in the words of this package.
+func compileError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrUnavailable), errors.Is(err, ErrNotFound):
+		return err
+	case errors.Is(err, sandbox.ErrModule):
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	case errors.Is(err, sandbox.ErrQueueFull):
+		return fmt.Errorf("%w: %w", ErrQueueFull, err)
+	case errors.Is(err, sandbox.ErrQuarantined):
+		return fmt.Errorf("%w: %w", ErrVerifier, err)
+	}
+	return fmt.Errorf("%w: compile module: %w", ErrUnavailable, err)
+}
+
 // warm has a worker load a version before its first login.
-func (h *Host) warm(ctx context.Context, tenant string, v Version, artifacts Artifacts) error {
-	return h.pool.Warm(ctx, sandbox.Call{
-		Tenant: tenant, Digest: v.Digest, Profile: v.Profile, MemoryMiB: v.Limits.MemoryMiB,
-		Module: func(ctx context.Context) ([]byte, error) { return artifacts.Module(ctx, v.Digest) },
-	})
+func (h *Host) warm(ctx context.Context, tenant string, v Version, code module) error {
+	return h.pool.Warm(ctx, sandbox.Call{Tenant: tenant, Digest: v.Digest, Profile: v.Profile, MemoryMiB: v.Limits.MemoryMiB, Module: code})
+}
+
+// standing is how a version stands on this node, and until when.
+func (h *Host) standing(tenant string, v Version) (Standing, time.Time) {
+	if h.pool == nil { // it runs nothing
+		return "", time.Time{}
+	}
+	quarantined, paused := h.pool.Until(tenant, v.Digest)
+	switch {
+	case !quarantined.IsZero():
+		return NodeQuarantined, quarantined.UTC().Truncate(time.Millisecond)
+	case !paused.IsZero():
+		return NodePaused, paused.UTC().Truncate(time.Millisecond)
+	case h.pool.Ready(v.Digest):
+		return NodeReady, time.Time{}
+	}
+	return NodePending, time.Time{}
 }
 
 // forget drops what is remembered of a tenant.
@@ -210,8 +269,11 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 			vector.Request.ABI = abi.Version
 		}
 		calls := &hostCalls{host: h, tenant: tenant, version: *v, kv: NewMemoryKV(0), offline: true}
-		out := h.run(ctx, calls, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
-		if errors.Is(out.failure, sandbox.ErrBusy) && v.Vectors.Failed == 0 {
+		out, err := h.try(ctx, calls, vector.Request, func(context.Context) ([]byte, error) { return code, nil })
+		if err != nil {
+			return fmt.Errorf("run vector %d: %w", i+1, err)
+		}
+		if (errors.Is(out.failure, sandbox.ErrBusy) || errors.Is(out.failure, sandbox.ErrPending)) && v.Vectors.Failed == 0 {
 			return fmt.Errorf("%w: run vector %d: %w", ErrBusy, i+1, out.failure)
 		}
 		if why := mismatch(vector.Expect, out); why != "" {

@@ -14,8 +14,14 @@ import (
 	"github.com/doorward/doorward/sdk/abi"
 )
 
-// A sandbox child is this test binary again.
+// A sandbox child is this test binary again, or one whose compiles all fail.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "sandbox-no-compiler" {
+		if os.Args[2] == "compile" {
+			os.Exit(1)
+		}
+		os.Args[1] = "sandbox"
+	}
 	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	}

@@ -56,7 +56,10 @@ func TestFiveLanguagesDecideTheSameInTheSandbox(t *testing.T) {
 					t.Fatal(err)
 				}
 				request.NowMS = 59_000 // when rfcCode is right
-				out := host.run(t.Context(), &hostCalls{host: host, tenant: "a", version: v, kv: host.settings.KV}, request, whole)
+				out, err := host.try(t.Context(), &hostCalls{host: host, tenant: "a", version: v, kv: host.settings.KV}, request, whole)
+				if err != nil {
+					t.Fatal(err)
+				}
 				if out.failure != nil {
 					t.Errorf("%s: %s", s.Name, out.Error)
 					return

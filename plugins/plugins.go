@@ -21,6 +21,14 @@ var (
 	// ErrBusy: too many logins at once; worth another try. It wraps ErrVerifier.
 	ErrBusy = fmt.Errorf("%w: too many logins at once", ErrVerifier)
 
+	// ErrPending: the version is not compiled on this node yet, and there is none
+	// before it that is. A later login finds it compiled. It wraps ErrVerifier.
+	ErrPending = fmt.Errorf("%w: not compiled on this node yet", ErrVerifier)
+
+	// ErrQueueFull: a module was not compiled, because too many wait for that; the
+	// text says when to come again.
+	ErrQueueFull = errors.New("verifier not compiled")
+
 	// ErrMethod: the version does not take logins by that method. It was not run.
 	ErrMethod = errors.New("login method not taken")
 
@@ -40,7 +48,8 @@ var (
 	// approval; the text says which.
 	ErrConflict = errors.New("verifier state conflict")
 
-	// ErrQuota: the tenant's modules take more room than they may.
+	// ErrQuota: the tenant's modules, or those of all tenants, take more room than
+	// they may; the text says which versions to delete.
 	ErrQuota = errors.New("verifier quota exceeded")
 
 	// ErrUnavailable: the artifact store did not answer.
@@ -56,6 +65,17 @@ const (
 	Active      State = "active"
 	Retired     State = "retired"
 	Quarantined State = "quarantined"
+)
+
+// Standing is where a version stands on one node.
+type Standing string
+
+// How a version stands on a node.
+const (
+	NodeReady       Standing = "ready"
+	NodePending     Standing = "pending"     // not compiled there yet
+	NodeQuarantined Standing = "quarantined" // it ended worker after worker there, or could not be compiled
+	NodePaused      Standing = "paused"      // it overran its wall limit again and again
 )
 
 // Version is one module that a tenant uploaded.
@@ -80,6 +100,16 @@ type Version struct {
 	// GrantsDiff is made when a version is shown, and never stored: nil for the
 	// active version, and while none is active.
 	GrantsDiff *GrantsDiff `json:"grants_diff,omitempty"`
+
+	// Node and NodeUntil are how the version stands on the node that shows it, and
+	// until when; never stored. Empty where no node runs anything.
+	Node      Standing  `json:"node,omitempty"`
+	NodeUntil time.Time `json:"node_until,omitzero"` // the end of a quarantine or pause
+
+	// NodesPending are the live nodes that have not compiled a version that was made
+	// active, by their ids; never stored. Until they have, the version before it
+	// decides there, or nobody signs in there.
+	NodesPending []string `json:"nodes_pending,omitempty"`
 
 	// Manifest is the one that came beside the module, for its vectors; nil when
 	// the module has it inside. It is stored, and never shown.

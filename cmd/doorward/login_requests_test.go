@@ -80,7 +80,7 @@ func TestADecisionReadsOneKeyOfEtcd(t *testing.T) {
 	host := plugins.NewHost(pool, plugins.Settings{
 		Config: n.configValue, Secret: n.secretValue, KV: pluginsetcd.NewKV(client, source.Keys, 0),
 	}, nil)
-	catalog := plugins.NewCatalog(pluginsetcd.New(client), host, plugins.CatalogConfig{})
+	catalog := plugins.NewCatalog(pluginsetcd.New(client, 0), host, plugins.CatalogConfig{})
 	for i, g := range []guesttest.Guest{guesttest.Asks(), guesttest.Looks(), guesttest.Accepts("alice")} {
 		if _, err := catalog.Upload(t.Context(), tenant, g.Module(), nil); err != nil {
 			t.Fatal(err)

@@ -65,6 +65,7 @@ type node struct {
 	committer *sessionsetcd.Store // the same, where it is in etcd
 	pool      *sandbox.Pool
 	artifacts *pluginsetcd.Artifacts
+	nodes     *pluginsetcd.Nodes
 	catalog   *plugins.Catalog
 	service   *service.Service
 	web       *web.Server
@@ -222,7 +223,7 @@ func assemble(c config, client *clientv3.Client, control *control, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	n.artifacts = pluginsetcd.New(client)
+	n.artifacts = pluginsetcd.New(client, c.Etcd.QuotaBytes/4)
 	outbound, err := c.outbound()
 	if err != nil {
 		return nil, err
@@ -231,7 +232,12 @@ func assemble(c config, client *clientv3.Client, control *control, log *slog.Log
 		Config: n.configValue, Secret: n.secretValue,
 		KV: pluginsetcd.NewKV(client, n.source.Keys, 0), Egress: outbound,
 	}, log)
-	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{MaxModule: int(c.Plugins.ModuleBytes), Log: log})
+	id, err := n.nodeID()
+	if err != nil {
+		return nil, err
+	}
+	n.nodes = pluginsetcd.NewNodes(client, id, log)
+	n.catalog = plugins.NewCatalog(n.artifacts, host, plugins.CatalogConfig{MaxModule: int(c.Plugins.ModuleBytes), Nodes: n.nodes, Log: log})
 
 	n.service = &service.Service{
 		Tenants: n.registry, Source: n.source, Sessions: n.sessions,
@@ -267,6 +273,8 @@ func (n *node) serve(ctx, starting context.Context, doors []*door, among net.Lis
 	}
 	group.Go(func() error { return quiet(n.sessions.Run(rooms)) })
 	group.Go(func() error { return quiet(n.pool.Run(rooms)) })
+	group.Go(func() error { return quiet(n.catalog.Run(rooms)) })
+	group.Go(func() error { return quiet(n.nodes.Run(rooms, n.catalog.Prepare)) })
 	if n.member != nil {
 		group.Go(func() error { return quiet(n.member.Run(rooms)) })
 		group.Go(func() error {

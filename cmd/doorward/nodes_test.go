@@ -179,7 +179,7 @@ func TestASecondRemoveLeavesTheNextTenantItsNames(t *testing.T) {
 // and no upload of that module ever wrote them again.
 func TestAnUploadWhoseMarkHasEndedStoresNothing(t *testing.T) {
 	client := startMember(t)
-	other := pluginsetcd.New(client)
+	other := pluginsetcd.New(client, 0)
 	paused := &meanwhile{KV: client.KV, at: "/dw/p/seq/", do: func() {
 		if _, err := client.Delete(context.Background(), "/dw/p/ref/", clientv3.WithPrefix()); err != nil { // the mark's lease has ended
 			t.Error(err)
@@ -190,7 +190,7 @@ func TestAnUploadWhoseMarkHasEndedStoresNothing(t *testing.T) {
 	}}
 	module := []byte("a module")
 	v := plugins.Version{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Size: len(module)}
-	if n, err := pluginsetcd.New(through(client, paused)).Add(t.Context(), "a", v, module); !errors.Is(err, plugins.ErrUnavailable) {
+	if n, err := pluginsetcd.New(through(client, paused), 0).Add(t.Context(), "a", v, module); !errors.Is(err, plugins.ErrUnavailable) {
 		t.Errorf("Add = %d, %v; want ErrUnavailable", n, err)
 	}
 	if _, err := other.Add(t.Context(), "a", v, module); err != nil {
@@ -265,7 +265,7 @@ func TestAnUploadToATenantThatIsDeletedLeavesNothing(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-done })
 
 	s := &service.Service{Tenants: registry, Source: source, Sessions: sessions.New(sessions.NewMemory(), nil, sessions.Config{}), Log: slog.New(slog.DiscardHandler)}
-	s.Catalog = plugins.NewCatalog(slow{pluginsetcd.New(client), func() {
+	s.Catalog = plugins.NewCatalog(slow{pluginsetcd.New(client, 0), func() {
 		if err := s.DeleteTenant(context.Background(), "acme", 0); err != nil {
 			t.Error(err)
 		}

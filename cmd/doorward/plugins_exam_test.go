@@ -24,7 +24,7 @@ func TestArtifactsInEtcdSitTheExam(t *testing.T) {
 		if _, err := client.Delete(t.Context(), "", clientv3.WithPrefix()); err != nil {
 			t.Fatal(err)
 		}
-		return pluginsetcd.New(client)
+		return pluginsetcd.New(client, 0)
 	})
 }
 
@@ -73,7 +73,7 @@ func (s shelf) drop(key string, options ...clientv3.OpOption) {
 // one transaction, of which etcd takes 1.5 MiB.
 func TestALoginDoesNotReadAManifest(t *testing.T) {
 	client := startMember(t)
-	s := shelf{t, pluginsetcd.New(client), client}
+	s := shelf{t, pluginsetcd.New(client, 0), client}
 	module, digest := pack(1)
 	manifest := fmt.Appendf(nil, `{"abi":1,"name":%q}`, strings.Repeat("x", 128<<10))
 	at := plugins.Pointer{}
@@ -105,7 +105,7 @@ func TestALoginDoesNotReadAManifest(t *testing.T) {
 
 func TestWhatACrashLeftOfArtifactsIsSwept(t *testing.T) {
 	client := startMember(t)
-	s := shelf{t, pluginsetcd.New(client), client}
+	s := shelf{t, pluginsetcd.New(client, 0), client}
 	whole, wholeDigest := pack(1)
 	cut, cutDigest := pack(2)
 	blob := func(digest string) string { return "/dw/p/blob/" + digest + "/" }
@@ -186,7 +186,7 @@ func TestWhatACrashLeftOfArtifactsIsSwept(t *testing.T) {
 // nothing that a sweep does not take once its mark has gone.
 func TestAnUploadThatIsGivenUpLeavesNothing(t *testing.T) {
 	client := startMember(t)
-	s := shelf{t, pluginsetcd.New(client), client}
+	s := shelf{t, pluginsetcd.New(client, 0), client}
 	module, digest := pack(3)
 	ctx, cancel := context.WithCancel(t.Context())
 	watch := client.Watch(t.Context(), "/dw/p/blob/"+digest+"/0000")
@@ -219,7 +219,7 @@ func TestAnUploadThatIsGivenUpLeavesNothing(t *testing.T) {
 
 func TestADamagedModuleIsNotGivenOut(t *testing.T) {
 	client := startMember(t)
-	s := shelf{t, pluginsetcd.New(client), client}
+	s := shelf{t, pluginsetcd.New(client, 0), client}
 	module, digest := pack(4)
 	if err := s.add(t.Context(), "a", module, digest); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestADamagedModuleIsNotGivenOut(t *testing.T) {
 // Pointers of before had no copy of their version.
 func TestAnActiveVersionWithoutACopyIsRead(t *testing.T) {
 	client := startMember(t)
-	s := shelf{t, pluginsetcd.New(client), client}
+	s := shelf{t, pluginsetcd.New(client, 0), client}
 	module, digest := pack(1)
 	if err := s.add(t.Context(), "a", module, digest); err != nil {
 		t.Fatal(err)

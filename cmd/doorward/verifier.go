@@ -10,13 +10,17 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-var versionColumns = []string{"version", "state", "name", "size", "digest", "created_at"}
+var versionColumns = []string{"version", "state", "name", "size", "digest", "created_at", "node"}
+
+// activeColumns are those of a version that decides from now on.
+var activeColumns = append(slices.Clone(versionColumns), "nodes_pending")
 
 func verifierCommand() *cobra.Command {
 	cmd := group("verifier", "Upload verifiers and choose which one decides")
@@ -53,7 +57,7 @@ func verifierCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return call(cmd, *output, http.MethodPost, p, nil, versionColumns)
+			return call(cmd, *output, http.MethodPost, p, nil, activeColumns)
 		},
 	}, &cobra.Command{
 		Use: "delete VERSION", Short: "Delete a version that is not active", Args: exactly("VERSION"),
@@ -109,6 +113,7 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 				if err := a.do(cmd.Context(), http.MethodPost, p+"/"+number+"/activate", map[string]any{"approve_grants": approve}, &v); err != nil {
 					return fmt.Errorf("version %s is staged, but not active: %w", number, err)
 				}
+				return show(cmd, *output, v, activeColumns...)
 			}
 			return show(cmd, *output, v, versionColumns...)
 		},
@@ -172,7 +177,7 @@ func verifierActivate(output *string, path func(string) (string, error)) *cobra.
 			if err != nil {
 				return err
 			}
-			return call(cmd, *output, http.MethodPost, p, map[string]any{"approve_grants": approve}, versionColumns)
+			return call(cmd, *output, http.MethodPost, p, map[string]any{"approve_grants": approve}, activeColumns)
 		},
 	}
 	cmd.Flags().BoolVar(&approve, "approve-grants", false, "accept grants that the active version does not have")

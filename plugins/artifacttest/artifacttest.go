@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) plugins.Artifacts) {
 		{"removing is idempotent", removes},
 		{"a removed tenant leaves nothing, and takes nothing of another's", removesTenant},
 		{"a module that is removed and added at once is whole or gone", removeRace},
+		{"who watches sees every version, and each that is added or activated", watches},
 		{"a context that is over is unavailable, and nothing is written", over},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(exam{t, open(t)}) })
@@ -437,6 +438,58 @@ func removeRace(e exam) {
 		}
 		e.gone(code)
 	}
+}
+
+func watches(e exam) {
+	one, other := e.add("a", module(1, 10)), e.add("b", module(2, 10))
+	ctx, cancel := context.WithCancel(e.Context())
+	seen, done := make(chan string, 100), make(chan error, 1)
+	go func() {
+		done <- e.store.Watch(ctx, func(tenant string, v plugins.Version) {
+			seen <- fmt.Sprintf("%s %d %s %s", tenant, v.Number, v.State, v.Digest)
+		})
+	}()
+	sees := func(tenant string, v plugins.Version) {
+		e.Helper()
+		want := fmt.Sprintf("%s %d %s %s", tenant, v.Number, v.State, v.Digest)
+		late := time.After(30 * time.Second)
+		for {
+			select {
+			case got := <-seen:
+				if got == want {
+					return
+				}
+			case err := <-done:
+				e.Fatalf("the watch ended with %v before %s", err, want)
+			case <-late:
+				e.Fatalf("not seen: %s", want)
+			}
+		}
+	}
+	first := map[string]bool{}
+	for range 2 {
+		select {
+		case got := <-seen:
+			first[got] = true
+		case <-time.After(30 * time.Second):
+			e.Fatalf("seen of two: %v", first)
+		}
+	}
+	for tenant, v := range map[string]plugins.Version{"a": one, "b": other} {
+		if !first[fmt.Sprintf("%s %d staged %s", tenant, v.Number, v.Digest)] {
+			e.Fatalf("%s is not among %v", v.Digest, first)
+		}
+	}
+	sees("a", e.points("a", one))
+	sees("c", e.add("c", module(3, 10)))
+	e.must(e.store.Remove(e.Context(), "b", other.Number))
+	e.must(e.store.RemoveTenant(e.Context(), "c"))
+	sees("a", e.add("a", module(2, 10)))
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		e.Fatalf("the watch ended with %v", err)
+	}
+	e.want(context.Canceled, e.store.Watch(ctx, func(string, plugins.Version) { e.Error("seen after the end") }))
 }
 
 func over(e exam) {

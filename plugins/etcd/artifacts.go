@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/doorward/doorward/plugins"
@@ -23,24 +25,34 @@ const (
 	versionPrefix = "/dw/p/ver/"
 	seqPrefix     = "/dw/p/seq/"
 	activePrefix  = "/dw/p/active/"
+	sizePrefix    = "/dw/p/size/"
 
 	pieceSize = 1 << 20          // etcd takes requests of 1.5 MiB
 	markTime  = 10 * time.Minute // an upload that takes longer is given up
 	callTime  = 5 * time.Second
 	loginTime = time.Second // of a read that every login waits for: without a majority it takes all of it
 	maxModule = 17 << 20    // what a module may unpack to: more is not one of ours
+	pageSize  = 500         // keys of one read
 )
 
 // Artifacts is a plugins.Artifacts in etcd.
-type Artifacts struct{ client *clientv3.Client }
+type Artifacts struct {
+	client *clientv3.Client
+	limit  int64
+}
 
-// New returns Artifacts on client. The client stays the caller's.
-func New(client *clientv3.Client) *Artifacts { return &Artifacts{client} }
+// New returns Artifacts on client that keep modules of limit bytes in all, as
+// they are stored: compressed, and each once; 0: 1 GiB, a quarter of a database
+// of 4 GiB. The client stays the caller's.
+func New(client *clientv3.Client, limit int64) *Artifacts {
+	return &Artifacts{client, cmp.Or(limit, 1<<30)}
+}
 
 // meta tells that all pieces of a module are there.
 type meta struct {
 	Pieces int `json:"pieces"`
 	Size   int `json:"size"`
+	Packed int `json:"packed,omitempty"` // bytes of the pieces
 }
 
 func metaKey(digest string) string         { return blobPrefix + digest + "/meta" }
@@ -75,6 +87,7 @@ func (a *Artifacts) Add(ctx context.Context, tenant string, v plugins.Version, m
 			},
 			clientv3.OpPut(seqPrefix+tenant, strconv.Itoa(v.Number)),
 			clientv3.OpPut(metaKey(v.Digest), encode(m)),
+			clientv3.OpPut(sizePrefix+v.Digest, strconv.Itoa(m.Packed)),
 			clientv3.OpPut(refKey(v.Digest, tenant, v.Number), ""),
 			clientv3.OpPut(versionKey(tenant, v.Number), encode(v)),
 			clientv3.OpDelete(mark),
@@ -119,7 +132,10 @@ func (a *Artifacts) write(ctx context.Context, digest string, module []byte) (me
 		return m, fmt.Errorf("compress module: %w", err)
 	}
 	packed := encoder.EncodeAll(module, nil)
-	m = meta{Size: len(module)}
+	m = meta{Size: len(module), Packed: len(packed)}
+	if err := a.room(ctx, m.Packed); err != nil {
+		return m, err
+	}
 	for ; len(packed) > 0; m.Pieces++ {
 		piece := packed[:min(pieceSize, len(packed))]
 		packed = packed[len(piece):]
@@ -128,6 +144,94 @@ func (a *Artifacts) write(ctx context.Context, digest string, module []byte) (me
 		}
 	}
 	return m, nil
+}
+
+// room refuses a module that there is no room for. Uploads at the same moment
+// may each find the same room: they are few, and it is not the database's last.
+func (a *Artifacts) room(ctx context.Context, packed int) error {
+	total := int64(packed)
+	err := a.each(ctx, sizePrefix, func(kv *mvccpb.KeyValue) error {
+		n, err := strconv.ParseInt(string(kv.Value), 10, 64)
+		total += n
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("count stored modules: %w", err)
+	}
+	if total > a.limit {
+		return fmt.Errorf("%w: modules of all tenants would take %d KiB of %d in the store", plugins.ErrQuota, total>>10, a.limit>>10)
+	}
+	return nil
+}
+
+// each calls see with every key under a prefix, as all are at one moment.
+func (a *Artifacts) each(ctx context.Context, prefix string, see func(*mvccpb.KeyValue) error) error {
+	_, err := a.eachAt(ctx, prefix, see)
+	return err
+}
+
+// eachAt is each, and tells the moment's revision.
+func (a *Artifacts) eachAt(ctx context.Context, prefix string, see func(*mvccpb.KeyValue) error) (int64, error) {
+	from, end, revision := prefix, clientv3.GetPrefixRangeEnd(prefix), int64(0)
+	for {
+		got, err := a.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
+		if err != nil {
+			return 0, err
+		}
+		if revision == 0 {
+			revision = got.Header.Revision
+		}
+		for _, kv := range got.Kvs {
+			if err := see(kv); err != nil {
+				return 0, fmt.Errorf("decode %s: %w", kv.Key, err)
+			}
+		}
+		if !got.More {
+			return revision, nil
+		}
+		from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// Watch implements plugins.Artifacts.
+func (a *Artifacts) Watch(ctx context.Context, seen func(tenant string, v plugins.Version)) error {
+	see := func(kv *mvccpb.KeyValue) error {
+		var v plugins.Version
+		tenant, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), versionPrefix), "/")
+		err := json.Unmarshal(kv.Value, &v)
+		if err == nil {
+			seen(tenant, v)
+		}
+		return err
+	}
+	revision, err := a.eachAt(ctx, versionPrefix, see)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("list versions of all tenants: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := a.client.Watch(clientv3.WithRequireLeader(ctx), versionPrefix, clientv3.WithPrefix(),
+		clientv3.WithRev(revision+1), clientv3.WithFilterDelete())
+	for answer := range stream {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := answer.Err(); err != nil {
+			return fmt.Errorf("watch versions: %w", unavailable(err))
+		}
+		for _, event := range answer.Events {
+			if err := see(event.Kv); err != nil {
+				return fmt.Errorf("decode %s: %w", event.Kv.Key, err)
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("watch versions: %w: the stream ended", plugins.ErrUnavailable)
 }
 
 func (a *Artifacts) meta(ctx context.Context, digest string) (m meta, err error) {
@@ -342,7 +446,7 @@ func (a *Artifacts) collect(ctx context.Context, digest string) error {
 	// A comparison over a range holds for every key in it, and over none it holds
 	// for "was never created".
 	none := clientv3.Compare(clientv3.CreateRevision(refPrefix+digest+"/").WithPrefix(), "=", 0)
-	_, err := a.commit(ctx, []clientv3.Cmp{none}, clientv3.OpDelete(blobPrefix+digest+"/", clientv3.WithPrefix()))
+	_, err := a.commit(ctx, []clientv3.Cmp{none}, clientv3.OpDelete(blobPrefix+digest+"/", clientv3.WithPrefix()), clientv3.OpDelete(sizePrefix+digest))
 	return err
 }
 

@@ -152,13 +152,23 @@ func (b *breakers) sweep(now time.Time) {
 	}
 }
 
-// Quarantined tells whether a tenant's module is not run on this node for now,
-// because it ended worker after worker.
-func (p *Pool) Quarantined(tenant, digest string) bool {
-	p.breakers.mu.Lock()
-	defer p.breakers.mu.Unlock()
-	r := p.breakers.records[recordOf(Call{Tenant: tenant, Digest: digest})]
-	return r != nil && time.Now().Before(r.quarantined)
+// until tells how long a module of a tenant's is quarantined, or its breaker
+// open; zero times when it is not.
+func (b *breakers) until(c Call) (quarantined, open time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[recordOf(c)]
+	if r == nil {
+		return time.Time{}, time.Time{}
+	}
+	now := time.Now()
+	if r.quarantined.After(now) {
+		quarantined = r.quarantined
+	}
+	if r.overruns >= overrunsToOpen && r.open.After(now) {
+		open = r.open
+	}
+	return quarantined, open
 }
 
 // lift forgets what a module of a tenant's did.

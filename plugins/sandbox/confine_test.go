@@ -529,6 +529,12 @@ func TestCodeThatIsGoneOrSpoiltIsCompiledAgain(t *testing.T) {
 				}
 				t.Fatal(err)
 			}
+			if r, err := p.Call(t.Context(), c); !errors.Is(err, sandbox.ErrPending) {
+				t.Fatalf("Call = %s, %v", r.Output, err)
+			}
+			if err := p.Prepare(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
 			if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
 				t.Fatalf("Call = %s, %v", r.Output, err)
 			}

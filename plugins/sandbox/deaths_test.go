@@ -24,9 +24,9 @@ func childThat(t *testing.T) (*process, io.ReadWriter) {
 	gone := make(chan struct{})
 	close(gone)
 	return &process{cmd: cmd, conn: ours, said: &head{}, gone: gone, cache: newCache(t, 1<<20)}, struct {
-			io.Reader
-			io.Writer
-		}{theirs[0], theirs[1]}
+		io.Reader
+		io.Writer
+	}{theirs[0], theirs[1]}
 }
 
 // A worker that was killed for it was once not counted, so that a module could

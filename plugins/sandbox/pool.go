@@ -12,9 +12,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/doorward/doorward/plugins/wasm"
 	"github.com/doorward/doorward/sdk/abi"
 )
+
+// ErrPending: the module is not compiled on this node, or the code of it is spoilt.
+// Nothing was run. That it be compiled has been asked for, unless that failed a
+// moment ago, so that another call may find it done.
+var ErrPending = errors.New("module not compiled on this node yet")
 
 // Config tunes a Pool. Only CacheDir is required.
 type Config struct {
@@ -25,14 +32,15 @@ type Config struct {
 	Command    []string     // what a child is; nil: this program with "sandbox"
 	Workers    int          // kept warm; 0: two for each core
 	MaxWorkers int          // at the most; 0: 32, and never fewer than Workers
-	PerTenant  int          // calls of one tenant at once; 0: half of MaxWorkers
+	PerTenant  int          // workers of one tenant at once; 0: half of MaxWorkers
+	Inside     int          // calls of one tenant that have a worker or are next to get one; 0: 32
 	Isolate    bool         // a worker that one tenant has had is no other's
 	Log        *slog.Logger // nil discards
 }
 
 // Waits of a Pool.
 const (
-	slotWait    = 250 * time.Millisecond // for a worker, before a call is refused
+	slotWait    = 250 * time.Millisecond // for a place and a worker, before a call is refused
 	killAfter   = 50 * time.Millisecond  // past the wall limit
 	compileTime = 90 * time.Second       // to compile one
 	compiles    = 2                      // at once
@@ -59,18 +67,14 @@ type Pool struct {
 	mu      sync.Mutex
 	idle    []*process     // the least lately used first
 	workers int            // idle, busy and being started
-	calls   map[string]int // in flight, by tenant
-	freed   chan struct{}  // closed, and replaced, when a worker or a share comes free
+	calls   map[string]int // that have a worker, by tenant
+	doors   map[string]*door
+	freed   chan struct{} // closed, and replaced, when a worker or a share comes free
 	flights map[string]*flight
+	fails   failures
 	cutoff  uintptr // clone flags that leave a child no network and no IPC with others
 	noNet   error   // why there are none
 	bounds  []Bound // as Confinement found last
-}
-
-// flight is a compile that several wait for.
-type flight struct {
-	done chan struct{}
-	err  error
 }
 
 // New returns a Pool. It makes the cache directory and starts nothing.
@@ -90,6 +94,9 @@ func New(cfg Config) (*Pool, error) {
 	cfg.MaxWorkers = max(cfg.MaxWorkers, cfg.Workers)
 	if cfg.PerTenant == 0 {
 		cfg.PerTenant = max(1, cfg.MaxWorkers/2)
+	}
+	if cfg.Inside == 0 {
+		cfg.Inside = 32
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -111,7 +118,8 @@ func New(cfg Config) (*Pool, error) {
 		compiles: newQueue(compiles),
 		breakers: newBreakers(),
 		cores:    NewTokens(runtime.NumCPU()+1, runtime.NumCPU()),
-		calls:    map[string]int{}, freed: make(chan struct{}), flights: map[string]*flight{},
+		calls:    map[string]int{}, doors: map[string]*door{}, freed: make(chan struct{}),
+		flights: map[string]*flight{}, fails: failures{},
 	}, nil
 }
 
@@ -160,13 +168,22 @@ func (p *Pool) first(children context.Context, reaping *sync.WaitGroup) error {
 // workers of this node, in a child of its own, if that has not been done. ErrModule when the fault is the
 // module's; it wraps a *wasm.Error when the reader found it. At most two run at
 // once, one of a tenant's; others wait their turn, as long as ctx lets them.
-// ErrBusy when too many wait. Reading and rewriting wait too: they take the
-// server's own time.
+// ErrQueueFull when too many wait, ErrBusy when no child could be had or ctx ended
+// while it worked. Reading and rewriting wait too: they take the server's own time.
 func (p *Pool) Compile(ctx context.Context, tenant, digest string, module []byte) (Report, error) {
 	if err := p.compiles.enter(ctx, tenant); err != nil {
 		return Report{}, err
 	}
 	defer p.compiles.leave(tenant)
+	report, err := p.examine(ctx, digest, module)
+	if err == nil {
+		p.forgive(Call{Tenant: tenant, Digest: digest})
+	}
+	return report, err
+}
+
+// examine is Compile for who has a slot.
+func (p *Pool) examine(ctx context.Context, digest string, module []byte) (Report, error) {
 	m, err := wasm.Read(module, wasm.Limits{ModuleBytes: maxModule})
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %w", ErrModule, err)
@@ -216,72 +233,35 @@ var engineName = sync.OnceValue(func() string {
 	return name + "-" + runtime.GOARCH
 })
 
-// compiled sees to it that a module is in the cache. On a node that has not
-// seen it yet that takes a compile, once, whoever else asks meanwhile; a caller
-// whose ctx ends does not wait for it, and finds it done later.
-func (p *Pool) compiled(ctx context.Context, c Call) error {
-	if p.cache.has(c.Digest) {
-		return nil
-	}
-	return p.compileOnce(ctx, c)
-}
-
-// compileAgain is for code that is not in the cache as it was: somebody removed or
-// spoilt it, or the processor is another. A worker must not compile, and could
-// not keep what it made.
-func (p *Pool) compileAgain(ctx context.Context, c Call, why error) error {
-	p.cfg.Log.Info("compiling a verifier again: its code is not in the cache as it was", "digest", c.Digest, "error", why)
-	if err := p.cache.drop(c.Digest); err != nil {
-		return fmt.Errorf("remove spoilt code: %w", err)
-	}
-	return p.compileOnce(ctx, c)
-}
-
-// compileOnce compiles a module on this node, or waits for who does already.
-func (p *Pool) compileOnce(ctx context.Context, c Call) error {
-	p.mu.Lock()
-	f := p.flights[c.Digest]
-	if f == nil {
-		f = &flight{done: make(chan struct{})}
-		p.flights[c.Digest] = f
-		go p.fly(context.WithoutCancel(ctx), f, c)
-	}
-	p.mu.Unlock()
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: the module is still being compiled on this node", ErrBusy)
-	}
-}
-
-// fly compiles for those who wait; it ends by compileTime.
-func (p *Pool) fly(ctx context.Context, f *flight, c Call) {
-	ctx, cancel := context.WithTimeout(ctx, compileTime+loadTime)
-	defer cancel()
-	module, err := c.Module(ctx)
-	if err == nil {
-		_, err = p.Compile(ctx, c.Tenant, c.Digest, module)
-	}
-	p.mu.Lock()
-	delete(p.flights, c.Digest)
-	p.mu.Unlock()
-	f.err = err
-	close(f.done)
-}
-
-// Call runs a module once. ErrBusy when no worker comes free in 250 ms,
-// ErrGuest when the guest gave no answer; then Result still has its log. The
-// caller has its answer by the wall limit and a quarter of a second, not
-// counting what it takes to load a module that this worker has not run yet.
+// Call runs a module once. ErrPending, at once, when it is not compiled on this
+// node: nothing is compiled while a login waits. ErrBusy when the tenant has no
+// place, or no worker comes free, in 250 ms. ErrGuest when the guest gave no
+// answer; then Result still has its log. The caller has its answer by the wall
+// limit and a quarter of a second, not counting what it takes to load a module that
+// this worker has not run yet.
 func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 	began := time.Now()
-	if err := p.compiled(ctx, c); err != nil {
-		return Result{}, err
-	}
 	probe, err := p.breakers.allow(c)
 	if err != nil {
 		return Result{}, err
+	}
+	result, err := p.ready(ctx, c)
+	result.Duration = time.Since(began)
+	quarantined, opened := p.breakers.note(c, probe, endingOf(err))
+	if quarantined {
+		p.cfg.Log.Warn("verifier quarantined: it ended worker after worker", "tenant", c.Tenant, "digest", c.Digest, "for", quarantineTime)
+	}
+	if opened {
+		p.cfg.Log.Warn("verifier not run for a while: it overran its wall limit again and again", "tenant", c.Tenant, "digest", c.Digest, "for", openTime)
+	}
+	return result, err
+}
+
+// ready runs a call whose module is compiled.
+func (p *Pool) ready(ctx context.Context, c Call) (Result, error) {
+	if !p.cache.has(c.Digest) {
+		p.ask(ctx, c)
+		return Result{}, ErrPending
 	}
 	result, err := p.once(ctx, c)
 	if errors.Is(err, errUnbegun) {
@@ -291,17 +271,8 @@ func (p *Pool) Call(ctx context.Context, c Call) (Result, error) {
 		result, err = p.once(ctx, c)
 	}
 	if errors.Is(err, errStale) {
-		if err = p.compileAgain(ctx, c, err); err == nil {
-			result, err = p.once(ctx, c)
-		}
-	}
-	result.Duration = time.Since(began)
-	quarantined, opened := p.breakers.note(c, probe, endingOf(err))
-	if quarantined {
-		p.cfg.Log.Warn("verifier quarantined: it ended worker after worker", "tenant", c.Tenant, "digest", c.Digest, "for", quarantineTime)
-	}
-	if opened {
-		p.cfg.Log.Warn("verifier not run for a while: it overran its wall limit again and again", "tenant", c.Tenant, "digest", c.Digest, "for", openTime)
+		p.compileAgain(ctx, c)
+		return Result{}, ErrPending
 	}
 	return result, err
 }
@@ -319,13 +290,35 @@ func endingOf(err error) ending {
 	return endedNot
 }
 
+// Until tells how long a tenant's module is not run on this node: because it is
+// quarantined, which it is too where it could not be compiled, or because its
+// breaker is open. Zero times when it is run.
+func (p *Pool) Until(tenant, digest string) (quarantined, open time.Time) {
+	c := Call{Tenant: tenant, Digest: digest}
+	quarantined, open = p.breakers.until(c)
+	if failed := p.refusedUntil(digest); failed.After(quarantined) {
+		quarantined = failed
+	}
+	return quarantined, open
+}
+
 // Lift lets a tenant's module that is quarantined on this node, or whose breaker
-// is open, run again at once.
-func (p *Pool) Lift(tenant, digest string) { p.breakers.lift(Call{Tenant: tenant, Digest: digest}) }
+// is open, run again at once, and be compiled again where that failed.
+func (p *Pool) Lift(tenant, digest string) {
+	c := Call{Tenant: tenant, Digest: digest}
+	p.breakers.lift(c)
+	p.forgive(c)
+}
 
 // once runs a call in one worker.
 func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
-	child, err := p.take(ctx, c)
+	over := time.Now().Add(slotWait)
+	leave, err := p.enter(ctx, c.Tenant, over)
+	if err != nil {
+		return Result{}, err
+	}
+	defer leave()
+	child, err := p.take(ctx, c, over)
 	if err != nil {
 		return Result{}, err
 	}
@@ -333,23 +326,26 @@ func (p *Pool) once(ctx context.Context, c Call) (Result, error) {
 	return child.call(ctx, p.cores, c)
 }
 
-// Warm has an idle worker load a module before the first login needs it. It is
-// only a kindness: what it cannot do, the first call does.
+// Warm has an idle worker load a module before the first login needs it, and the
+// module compiled before that. It is only a kindness: what it cannot do, the first
+// call does.
 func (p *Pool) Warm(ctx context.Context, c Call) error {
-	if err := p.compiled(ctx, c); err != nil {
+	if err := p.Prepare(ctx, c); err != nil {
 		return err
 	}
 	err := p.warm(ctx, c)
-	if errors.Is(err, errStale) {
-		if err = p.compileAgain(ctx, c, err); err == nil {
-			err = p.warm(ctx, c)
-		}
+	if !errors.Is(err, errStale) {
+		return err
 	}
-	return err
+	p.compileAgain(ctx, c)
+	if err := p.Prepare(ctx, c); err != nil {
+		return err
+	}
+	return p.warm(ctx, c)
 }
 
 func (p *Pool) warm(ctx context.Context, c Call) error {
-	child, err := p.take(ctx, c)
+	child, err := p.take(ctx, c, time.Now().Add(slotWait))
 	if err != nil {
 		return err
 	}
@@ -357,10 +353,44 @@ func (p *Pool) warm(ctx context.Context, c Call) error {
 	return child.warm(ctx, p.cores, c)
 }
 
-// take waits for a share of the tenant and a worker, one that has the module
-// if there is one.
-func (p *Pool) take(ctx context.Context, c Call) (*process, error) {
-	deadline := time.NewTimer(slotWait)
+// door lets a tenant's calls in, in the order of their coming.
+type door struct {
+	places *semaphore.Weighted
+	users  int // who are inside or wait
+}
+
+// enter waits until over for one of the tenant's places. Only who has one is
+// woken when a worker comes free: without doors a flood of one tenant's calls
+// woke all of it each time.
+func (p *Pool) enter(ctx context.Context, tenant string, over time.Time) (leave func(), err error) {
+	p.mu.Lock()
+	d := p.doors[tenant]
+	if d == nil {
+		d = &door{places: semaphore.NewWeighted(int64(p.cfg.Inside))}
+		p.doors[tenant] = d
+	}
+	d.users++
+	p.mu.Unlock()
+	gone := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if d.users--; d.users == 0 {
+			delete(p.doors, tenant)
+		}
+	}
+	waiting, cancel := context.WithDeadline(ctx, over)
+	defer cancel()
+	if err := d.places.Acquire(waiting, 1); err != nil {
+		gone()
+		return nil, fmt.Errorf("%w within %v: the tenant has %d logins at once already: %w", ErrBusy, slotWait, p.cfg.Inside, err)
+	}
+	return func() { d.places.Release(1); gone() }, nil
+}
+
+// take waits until over for a share of the tenant and a worker, one that has the
+// module if there is one.
+func (p *Pool) take(ctx context.Context, c Call, over time.Time) (*process, error) {
+	deadline := time.NewTimer(time.Until(over))
 	defer deadline.Stop()
 	for {
 		p.mu.Lock()

@@ -263,9 +263,15 @@ func TestManyCallsAtOnceEachGetTheirOwnAnswer(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAModuleThisNodeHasNotSeenIsCompiledFirst(t *testing.T) {
+func TestACallDoesNotCompileButHasItDone(t *testing.T) {
 	p := newPool(t, sandbox.Config{Workers: 1})
 	c := callFor(t, newPool(t, sandbox.Config{Workers: 1}), "a", guesttest.Accepts("alice").Module())
+	if r, err := p.Call(t.Context(), c); !errors.Is(err, sandbox.ErrPending) || p.Ready(c.Digest) {
+		t.Fatalf("Call = %s, %v", r.Output, err)
+	}
+	if err := p.Prepare(t.Context(), c); err != nil || !p.Ready(c.Digest) {
+		t.Fatalf("Prepare: %v", err)
+	}
 	if r, err := p.Call(t.Context(), c); err != nil || !strings.Contains(string(r.Output), "alice") {
 		t.Fatalf("Call = %s, %v", r.Output, err)
 	}

@@ -138,9 +138,9 @@ func (c *process) watch(done <-chan struct{}) (size int64, full bool) {
 
 // compile has a compile child do its work.
 func (c *process) compile(ctx context.Context, module []byte) error {
-	until := time.Now().Add(compileTime)
+	until, hurried := time.Now().Add(compileTime), false
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
+		until, hurried = d, true
 	}
 	c.conn.SetDeadline(until)
 	done, watched := make(chan struct{}), make(chan struct{})
@@ -161,6 +161,8 @@ func (c *process) compile(ctx context.Context, module []byte) error {
 		return fmt.Errorf("%w: compiling it leaves more than one file of at most %d MiB (%d MiB so far)", ErrModule, maxCompiled>>20, size>>20)
 	}
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && hurried:
+		return fmt.Errorf("%w: whoever asked for the compile had no time for all of it", ErrBusy)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: it takes too long to compile", ErrModule)
 	case errors.Is(err, errFrame):

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,6 +13,10 @@ const (
 	queueLength    = 16
 	queuePerTenant = 4
 )
+
+// ErrQueueFull: the module was not compiled, because too many wait for that. It is
+// worth another try in a minute, and says nothing about the module.
+var ErrQueueFull = errors.New("the compile queue is full")
 
 // queue lets so many compiles run at once, one of a tenant's at a time, and the
 // tenants by turns: the second upload of one waits behind the first of another.
@@ -36,8 +41,8 @@ func newQueue(slots int) *queue {
 	return &queue{slots: slots, running: map[string]bool{}, served: map[string]int64{}}
 }
 
-// enter waits for a slot, as long as ctx lets it. ErrBusy when the queue is full
-// or ctx ends; otherwise leave must be called.
+// enter waits for a slot, as long as ctx lets it. ErrQueueFull when there is no
+// place to wait in, or ctx ends; otherwise leave must be called.
 func (q *queue) enter(ctx context.Context, tenant string) error {
 	q.mu.Lock()
 	own := 0
@@ -50,9 +55,9 @@ func (q *queue) enter(ctx context.Context, tenant string) error {
 		q.refused++
 		q.mu.Unlock()
 		if own >= queuePerTenant {
-			return fmt.Errorf("%w: %d modules of this tenant wait to be compiled; upload again when they are done", ErrBusy, own)
+			return fmt.Errorf("%w: %d modules of this tenant wait to be compiled; upload again when they are done", ErrQueueFull, own)
 		}
-		return fmt.Errorf("%w: too many modules wait to be compiled; upload again in a minute", ErrBusy)
+		return fmt.Errorf("%w: %d modules wait to be compiled; upload again in a minute", ErrQueueFull, queueLength)
 	}
 	w := &waiter{tenant, make(chan struct{})}
 	q.waiting = append(q.waiting, w)
@@ -68,7 +73,7 @@ func (q *queue) enter(ctx context.Context, tenant string) error {
 	if i := slices.Index(q.waiting, w); i >= 0 {
 		q.waiting = slices.Delete(q.waiting, i, i+1)
 		q.forget()
-		return fmt.Errorf("%w: other modules are being compiled; upload again in a minute: %w", ErrBusy, ctx.Err())
+		return fmt.Errorf("%w: other modules are still being compiled; upload again in a minute: %w", ErrQueueFull, ctx.Err())
 	}
 	return nil // it has got its slot meanwhile
 }

@@ -64,13 +64,13 @@ func TestAFullCompileQueueRefusesAndSaysWhatToDo(t *testing.T) {
 		for range queuePerTenant {
 			enter("a")
 		}
-		if err := q.enter(ctx, "a"); !errors.Is(err, ErrBusy) {
+		if err := q.enter(ctx, "a"); !errors.Is(err, ErrQueueFull) {
 			t.Fatalf("one more of a tenant: %v", err)
 		}
 		for i := range queueLength - queuePerTenant {
 			enter(fmt.Sprint("other", i))
 		}
-		if err := q.enter(ctx, "last"); !errors.Is(err, ErrBusy) {
+		if err := q.enter(ctx, "last"); !errors.Is(err, ErrQueueFull) {
 			t.Fatalf("one more in all: %v", err)
 		}
 		cancel()

@@ -45,6 +45,7 @@ var answers = []struct {
 	{plugins.ErrInvalid, 422, "verifier_invalid", ""},
 	{plugins.ErrQuota, 409, "quota_exceeded", ""},
 	{plugins.ErrConflict, 409, "conflict", ""},
+	{plugins.ErrQueueFull, 503, "unavailable", ""},
 	{plugins.ErrFollowed, 503, "unavailable", ""},
 	{plugins.ErrVerifier, 503, "verifier_unavailable", ""}, // operators only: logins meet service.ErrVerifier first
 	{plugins.ErrUnavailable, 503, "unavailable", "The verifier store does not answer. Try again."},
@@ -160,6 +161,9 @@ func (s *Server) fail(err error, c echo.Context) {
 	switch p.Status {
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "1")
+		if errors.Is(err, plugins.ErrQueueFull) {
+			h.Set("Retry-After", "60") // each compile before it takes seconds
+		}
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
 	}

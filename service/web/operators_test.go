@@ -1,10 +1,12 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/doorward/doorward/plugins"
 	"github.com/doorward/doorward/tenants"
 )
 
@@ -261,5 +263,22 @@ func TestVerifierCallsNameVersionsThatAreThere(t *testing.T) {
 		"--b\r\nbroken": 400,
 	} {
 		s.operate("POST /tenants/acme/verifiers", body, "Content-Type", "multipart/form-data; boundary=b").is(status, "invalid")
+	}
+}
+
+// crowded stands for a node on which too many modules wait to be compiled.
+type crowded struct{ plugins.Artifacts }
+
+func (crowded) Active(context.Context, string) (plugins.Pointer, error) {
+	return plugins.Pointer{}, fmt.Errorf("%w: 16 modules wait; upload again in a minute", plugins.ErrQueueFull)
+}
+
+// It once said that the verifier store does not answer.
+func TestAnUploadThatHasNoTurnIsToldWhenToComeAgain(t *testing.T) {
+	s := newSite(t)
+	s.svc.Catalog = plugins.NewCatalog(crowded{}, plugins.NewHost(nil, plugins.Settings{}, nil), plugins.CatalogConfig{})
+	got := s.operate("POST /tenants/acme/verifiers", "x", "Content-Type", "application/wasm").is(503, "unavailable")
+	if after := got.Header().Get("Retry-After"); after != "60" || !strings.Contains(got.field("detail"), "upload again in a minute") {
+		t.Errorf("after %s: %s", after, got.field("detail"))
 	}
 }

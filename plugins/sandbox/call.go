@@ -41,10 +41,11 @@ type Report struct {
 
 // Call is one run of one module.
 type Call struct {
-	Tenant    string // uuid; for shares, and for nothing else
-	Digest    string // of the module
-	Profile   string // as Report told
-	Input     []byte // the request
+	Tenant    string    // uuid; for shares, and for nothing else
+	Digest    string    // of the module
+	Profile   string    // as Report told
+	Input     []byte    // the request
+	Now       time.Time // what time it is for the guest; zero: when it begins
 	Wall      time.Duration
 	CPU       time.Duration // for the guest's own code, counted by what it runs and not by a clock; 0: as much as Wall
 	MemoryMiB int

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	if socket := os.Getenv(profileEnv); socket != "" && len(os.Args) > 1 && os.Args[1] == "dev" {
 		serveProfile(socket)
 	}
-	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == "dev") {
+	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == freshSandbox || os.Args[1] == "dev") {
 		main()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "bare" {

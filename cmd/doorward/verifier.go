@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -28,6 +27,9 @@ func verifierCommand() *cobra.Command {
 		}
 		return tenantPath(*tenant) + "/verifiers" + suffix, nil
 	}
+	cmd.PersistentFlags().Bool("verbose", false, "say what takes long, also where nobody sits at a terminal")
+	completed(cmd)
+	cmd.AddCommand(verifierBuild(), verifierCheck(output), verifierTest(output), verifierBench(output), verifierDev(path), verifierDiff(output, path))
 	cmd.AddCommand(verifierPush(output, path), verifierActivate(output, path), verifierTry(output, path), verifierLogs(output, path))
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List versions", Args: noArgs,
@@ -57,6 +59,7 @@ func verifierCommand() *cobra.Command {
 		},
 	}, &cobra.Command{
 		Use: "delete VERSION", Short: "Delete a version that is not active", Args: exactly("VERSION"),
+		ValidArgsFunction: completeVersions(path),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := path("/" + url.PathEscape(args[0]))
 			if err != nil {
@@ -76,17 +79,16 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 	var activate, approve bool
 	var manifest string
 	cmd := &cobra.Command{
-		Use: "push FILE.wasm", Short: "Upload a module; it is compiled and staged", Args: exactly("FILE.wasm"),
+		Use: "push [FILE.wasm|DIR]", Short: "Upload a module; it is compiled and staged", Args: atMostOne,
+		Long: "Upload a module: FILE.wasm, or that of the project in DIR or in this directory, which is built and\n" +
+			"checked first if its source is newer.",
+		ValidArgsFunction: completeSubject,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := path("")
 			if err != nil {
 				return err
 			}
-			module, err := os.ReadFile(args[0])
-			if err != nil {
-				return err
-			}
-			contentType, body, err := moduleBody(module, manifest)
+			contentType, body, err := uploadOf(cmd, args, manifest)
 			if err != nil {
 				return err
 			}
@@ -94,8 +96,8 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 			if err != nil {
 				return err
 			}
-			slow := time.AfterFunc(time.Second, func() { fmt.Fprintln(cmd.ErrOrStderr(), "compiling …") })
-			defer slow.Stop()
+			done := during(cmd, "the server compiles it")
+			defer done()
 			var v map[string]any
 			if err := a.send(cmd.Context(), http.MethodPost, p, contentType, body, &v); err != nil {
 				return err
@@ -136,21 +138,49 @@ func listOf(v any) []any {
 	return list
 }
 
-// moduleBody is an upload: the module as it is, or with its manifest as parts.
-func moduleBody(module []byte, manifest string) (contentType string, body []byte, err error) {
-	if manifest == "" {
-		return "application/wasm", module, nil
+// uploadOf is what a push sends. A project's module is examined first: what a
+// server would refuse is told here with a hint. A file is sent as it is, with a
+// manifest only where one is named.
+func uploadOf(cmd *cobra.Command, args []string, manifest string) (contentType string, body []byte, err error) {
+	if len(args) > 0 {
+		if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
+			module, err := os.ReadFile(args[0])
+			if err != nil {
+				return "", nil, err
+			}
+			var text []byte
+			if manifest != "" {
+				if text, err = os.ReadFile(manifest); err != nil {
+					return "", nil, err
+				}
+			}
+			return moduleBody(module, text)
+		}
 	}
-	text, err := os.ReadFile(manifest)
+	if manifest != "" {
+		return "", nil, usage(errors.New("--manifest goes with FILE.wasm; a project has its " + manifestFile))
+	}
+	s, err := subjectOf(cmd, args)
 	if err != nil {
 		return "", nil, err
+	}
+	if _, err := s.examine(); err != nil {
+		return "", nil, err
+	}
+	return moduleBody(s.module, s.manifest)
+}
+
+// moduleBody is an upload: the module as it is, or with its manifest as parts.
+func moduleBody(module, manifest []byte) (contentType string, body []byte, err error) {
+	if manifest == nil {
+		return "application/wasm", module, nil
 	}
 	var out bytes.Buffer
 	parts := multipart.NewWriter(&out)
 	for _, p := range []struct {
 		name    string
 		content []byte
-	}{{"module", module}, {"manifest", text}} {
+	}{{"module", module}, {"manifest", manifest}} {
 		w, err := parts.CreateFormField(p.name)
 		if err != nil {
 			return "", nil, err
@@ -167,6 +197,7 @@ func verifierActivate(output *string, path func(string) (string, error)) *cobra.
 	var approve bool
 	cmd := &cobra.Command{
 		Use: "activate VERSION", Short: "Let a version decide logins", Args: exactly("VERSION"),
+		ValidArgsFunction: completeVersions(path),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := path("/" + url.PathEscape(args[0]) + "/activate")
 			if err != nil {
@@ -183,7 +214,8 @@ func verifierTry(output *string, path func(string) (string, error)) *cobra.Comma
 	var file, method string
 	cmd := &cobra.Command{
 		Use: "try VERSION [FIELD=VALUE …]", Short: "Run a version on a made-up login that signs nobody in",
-		Long: "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. With -o json it shows the whole verdict, how long it\ntook, its fuel and memory, each granted function that it called, and what it wrote.",
+		ValidArgsFunction: completeVersions(path),
+		Long:              "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. With -o json it shows the whole verdict, how long it\ntook, its fuel and memory, each granted function that it called, and what it wrote.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return usage(errors.New("verifier try takes VERSION [FIELD=VALUE …]"))

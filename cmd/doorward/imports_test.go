@@ -39,9 +39,12 @@ var plan = map[string][]string{
 	"sessions/etcd":    {"sessions", "tenants/seal"},
 	"sessions/cluster": {},
 
+	"sdk":                    {}, // files, and no package of them
 	"sdk/abi":                {},
 	"sdk/guest/go":           {"sdk/abi"},
-	"sdk/guest/go/hello":     {"sdk/guest/go"},
+	"sdk/guest/go/hello":     {"sdk/abi", "sdk/guest/go"},
+	"sdk/guest/js":           {"sdk/abi"},
+	"sdk/guest/js/bundle":    {"sdk/abi", "sdk/guest/js"},
 	"sdk/verifiers/build":    {"sdk/abi"},
 	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
 	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},

@@ -7,13 +7,38 @@
 #include <string.h>
 
 #define DW_IMPORT(name) __attribute__((import_module("doorward_v1"), import_name(name)))
+// Always there.
 DW_IMPORT("input_read") int32_t dw_input_read(void *dst, uint32_t off, uint32_t n);
 DW_IMPORT("output_write") int32_t dw_output_write(const void *src, uint32_t n);
 DW_IMPORT("result_read") int32_t dw_result_read(void *dst, uint32_t off, uint32_t n);
 DW_IMPORT("fail") void dw_fail(int32_t code, const void *src, uint32_t n);
+DW_IMPORT("log") void dw_log(int32_t level, const void *src, uint32_t n);
+DW_IMPORT("random") int32_t dw_random(void *dst, uint32_t n);
+DW_IMPORT("now_ms") int64_t dw_now_ms(void);
+DW_IMPORT("ct_equal") int32_t dw_ct_equal(const void *a, uint32_t n, const void *b, uint32_t m);
+// Granted by the manifest. What gives bytes gives their length; dw_result_read has them.
 DW_IMPORT("config_get") int32_t dw_config_get(const void *key, uint32_t n);
+DW_IMPORT("secret_get") int32_t dw_secret_get(const void *name, uint32_t n);
+DW_IMPORT("secret_hmac") int32_t dw_secret_hmac(const void *name, uint32_t n, int32_t alg, const void *data, uint32_t m);
+DW_IMPORT("hash") int32_t dw_hash(int32_t alg, const void *data, uint32_t n);
+DW_IMPORT("hmac") int32_t dw_hmac(int32_t alg, const void *key, uint32_t n, const void *data, uint32_t m);
+DW_IMPORT("sig_verify") int32_t dw_sig_verify(int32_t alg, const void *key, uint32_t n, const void *message, uint32_t m, const void *signature, uint32_t o);
+DW_IMPORT("password_hash") int32_t dw_password_hash(const void *password, uint32_t n);
 DW_IMPORT("password_verify") int32_t dw_password_verify(const void *hash, uint32_t n, const void *password, uint32_t m);
 DW_IMPORT("totp_verify") int32_t dw_totp_verify(const void *secret, uint32_t n, const void *code, uint32_t m);
+DW_IMPORT("kv_get") int32_t dw_kv_get(const void *ns, uint32_t n, const void *key, uint32_t m);
+DW_IMPORT("kv_put") int32_t dw_kv_put(const void *ns, uint32_t n, const void *key, uint32_t m, const void *value, uint32_t o, int32_t seconds);
+DW_IMPORT("kv_incr") int32_t dw_kv_incr(const void *ns, uint32_t n, const void *key, uint32_t m, int32_t by, int32_t seconds);
+DW_IMPORT("kv_cas") int32_t dw_kv_cas(const void *ns, uint32_t n, const void *key, uint32_t m, const void *old, uint32_t o, const void *value, uint32_t p, int32_t seconds);
+DW_IMPORT("http_fetch") int32_t dw_http_fetch(const void *request, uint32_t n);
+
+// What they return for trouble, and the algorithms that some take.
+enum {
+  DW_ERR_INVALID = -1, DW_ERR_NOT_FOUND = -2, DW_ERR_NOT_GRANTED = -3, DW_ERR_BUSY = -4, DW_ERR_TOO_LARGE = -5, DW_ERR_TIMEOUT = -6,
+  DW_ERR_QUOTA = -7, DW_ERR_UPSTREAM = -8, DW_ERR_UNSUPPORTED = -9, DW_ERR_INTERNAL = -10, DW_ERR_NOT_DURING_INIT = -11
+};
+enum { DW_SHA256 = 1, DW_SHA384, DW_SHA512 };
+enum { DW_ED25519 = 1, DW_ES256, DW_ES256_DER, DW_RS256, DW_PS256 };
 
 #define DW_EXPORT(name) __attribute__((export_name(name)))
 #define DW_MAX 65536

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/doorward/doorward/sdk/abi"
+	"github.com/doorward/doorward/sdk/guest/js"
 )
 
 // toolchain is how a language becomes a module.
@@ -162,8 +166,66 @@ func nodeProgram(dir, name string) (string, error) {
 	return program, nil
 }
 
-func buildJS(context.Context, string, string) error { return errors.New("not yet") }
-func buildTS(context.Context, string, string) error { return errors.New("not yet") }
+// modular tells a script that has to be bundled from one that is read as it is.
+var modular = regexp.MustCompile(`(?m)^\s*(import|export)\b`)
+
+func buildJS(ctx context.Context, dir, out string) error {
+	return buildScript(ctx, dir, "verifier.js", out, false)
+}
+
+func buildTS(ctx context.Context, dir, out string) error {
+	return buildScript(ctx, dir, "verifier.ts", out, true)
+}
+
+// buildScript puts a script into the JavaScript engine. One with types, or in
+// parts, is made plain first, by a tool of the author's.
+func buildScript(ctx context.Context, dir, source, out string, typed bool) error {
+	engine, err := js.Engine()
+	if err != nil {
+		return err
+	}
+	script, err := os.ReadFile(filepath.Join(dir, source))
+	if err != nil {
+		return err
+	}
+	if bundled := modular.Match(script); typed || bundled {
+		if script, err = plainScript(ctx, dir, source, out+".js", bundled); err != nil {
+			return err
+		}
+	}
+	text, err := readManifest(dir)
+	if err != nil {
+		return err
+	}
+	var manifest abi.Manifest
+	if text != nil {
+		if err := json.Unmarshal(text, &manifest); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Join(dir, manifestFile), err)
+		}
+	}
+	module, err := js.Bundle(engine, script, manifest.Grants)
+	if err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	return os.WriteFile(out, module, 0o644)
+}
+
+// plainScript has esbuild take the types out of a script, and put what it imports
+// into it.
+func plainScript(ctx context.Context, dir, source, out string, bundled bool) ([]byte, error) {
+	program, err := nodeProgram(dir, "esbuild")
+	if err != nil {
+		return nil, fmt.Errorf("%w, which reads TypeScript, import and export; in the project's directory: npm install esbuild", err)
+	}
+	argv := []string{program, source, "--target=es2020", "--outfile=" + out, "--log-level=warning"}
+	if bundled {
+		argv = append(argv, "--bundle", "--format=iife", "--global-name=verifier", "--platform=neutral")
+	}
+	if err := tool(ctx, dir, nil, argv...); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(out)
+}
 
 // languageList is the languages' names for a flag's usage.
 func languageList() string { return strings.Join(languageNames(), ", ") }

@@ -29,7 +29,7 @@ func verifierCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().Bool("verbose", false, "say what takes long, also where nobody sits at a terminal")
 	completed(cmd)
-	cmd.AddCommand(verifierBuild(), verifierCheck(output), verifierTest(output), verifierBench(output), verifierDev(path), verifierDiff(output, path))
+	cmd.AddCommand(verifierNew(), verifierBuild(), verifierCheck(output), verifierTest(output), verifierBench(output), verifierDev(path), verifierDiff(output, path))
 	cmd.AddCommand(verifierPush(output, path), verifierActivate(output, path), verifierTry(output, path), verifierLogs(output, path))
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List versions", Args: noArgs,

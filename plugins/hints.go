@@ -101,13 +101,13 @@ func hintOf(t Trace, why string) string {
 	case called(outcomes[abi.ErrNotGranted]):
 		i := slices.IndexFunc(t.HostCalls, func(c HostCall) bool { return c.Outcome == outcomes[abi.ErrNotGranted] })
 		return fmt.Sprintf("%s was not granted: name what it asked for under \"grants\" in doorward.manifest.json", t.HostCalls[i].Name)
-	case called(outcomes[abi.ErrNotFound], abi.FuncConfigGet):
+	case called(outcomes[abi.ErrNotFound], abi.FuncConfigGet) && strings.Contains(why, "decision is"):
 		return `config_get found nothing by that key: give the vector a "config", or look at the key's spelling`
 	case called(outcomes[abi.ErrNotFound], abi.FuncSecretGet, abi.FuncSecretHMAC):
 		return `a secret was asked for that is not there: give the vector "secrets"`
 	case called(outcomes[abi.ErrQuota]):
 		return "a host function answered quota: a login may make so many calls; see the limits in godoc of sdk/abi"
-	case called("ok", abi.FuncTOTPVerify):
+	case called("ok", abi.FuncTOTPVerify) && strings.Contains(why, "decision is"):
 		return `a one-time code is right at one time only: give the vector a "now_ms"`
 	}
 	return ""

@@ -17,8 +17,8 @@ import (
 // secrets, the time, and what other servers answered. A file that is a list is the
 // list of Vectors.
 type Suite struct {
-	Config  map[string]stdjson.RawMessage `json:"config,omitempty"`  // the tenant's configuration
-	Secrets map[string]string             `json:"secrets,omitempty"` // by name; made up ones, since they stand in a file
+	Config  map[string]stdjson.RawMessage `json:"config,omitzero"`  // the tenant's configuration
+	Secrets map[string]string             `json:"secrets,omitzero"` // by name; made up ones, since they stand in a file
 	NowMS   int64                         `json:"now_ms,omitzero"`   // what time it is, in Unix milliseconds; 0: the real time
 	Vectors []Scene                       `json:"vectors"`
 }
@@ -28,23 +28,23 @@ type Suite struct {
 // set. The key-value store is empty at its beginning.
 type Scene struct {
 	Name    string                        `json:"name"`
-	Config  map[string]stdjson.RawMessage `json:"config,omitempty"`
-	Secrets map[string]string             `json:"secrets,omitempty"`
+	Config  map[string]stdjson.RawMessage `json:"config,omitzero"`
+	Secrets map[string]string             `json:"secrets,omitzero"`
 	NowMS   int64                         `json:"now_ms,omitzero"`
 	Step    `json:",inline"`
-	Steps   []Step     `json:"steps,omitempty"`
-	HTTP    []Exchange `json:"http,omitempty"` // what http_fetch gives, in any order, each once
+	Steps   []Step     `json:"steps,omitzero"`
+	HTTP    []Exchange `json:"http,omitzero"` // what http_fetch gives, in any order, each once
 }
 
 // Step is one request and what is expected of its answer.
 type Step struct {
 	// Request is an abi.Request. What it leaves out is filled in: "attempt" and
 	// "state" from the step before, when that was a challenge.
-	Request jsontext.Value `json:"request,omitempty"`
+	Request jsontext.Value `json:"request,omitzero"`
 	// Expect is an abi.Verdict. Members that are set must be equal in the answer.
-	Expect jsontext.Value `json:"expect,omitempty"`
+	Expect jsontext.Value `json:"expect,omitzero"`
 	// Fails is part of why there is no verdict, where none is expected.
-	Fails string `json:"fails,omitempty"`
+	Fails string `json:"fails,omitzero"`
 }
 
 // ReadSuite reads a file of vectors strictly. ErrInvalid names what cannot be read,

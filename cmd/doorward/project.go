@@ -103,9 +103,13 @@ func readManifest(dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var short bytes.Buffer
-	if err := json.Compact(&short, text); err != nil {
+	var whole json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
 		return nil, fmt.Errorf("%s: %w%s", filepath.Join(dir, manifestFile), err, lineOf(text, err))
+	}
+	var short bytes.Buffer
+	if err := json.Compact(&short, whole); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, manifestFile), err)
 	}
 	return short.Bytes(), nil
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/doorward/doorward/plugins/guesttest"
 )
 
 // The test binary is doorward: scripts run it under that name, and its sandbox
@@ -51,6 +53,12 @@ func TestScript(t *testing.T) {
 		Deadline:            time.Now().Add(10 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("REPO", repo)
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
+			bin, err := onlyDoorward(e.Getenv("PATH"), e.WorkDir)
+			if err != nil {
+				return err
+			}
+			e.Setenv("BIN", bin)
 			e.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
 			e.Setenv("GOMODCACHE", goEnv(t, "GOMODCACHE"))
 			e.Setenv("GOFLAGS", "-mod=mod")
@@ -67,6 +75,7 @@ func TestScript(t *testing.T) {
 			"field":  cmdField,
 			"header": cmdHeader,
 			"match":  cmdMatch,
+			"module": cmdModule,
 		},
 	})
 }
@@ -260,6 +269,31 @@ func cmdHeader(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	matchTo(ts, neg, strings.Join(lines, "\n"), args[1:])
+}
+
+// onlyDoorward is a directory with doorward and no other program, as PATH of somebody
+// who has installed nothing.
+func onlyDoorward(path, dir string) (string, error) {
+	bin := filepath.Join(dir, ".bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(path, string(filepath.ListSeparator)) // testscript's
+	return bin, os.Symlink(filepath.Join(first, "doorward"), filepath.Join(bin, "doorward"))
+}
+
+// module FILE CASE writes the hostile module of that number and name.
+func cmdModule(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: module FILE CASE")
+	}
+	for _, c := range guesttest.Hostile() {
+		if c.String() == args[1] {
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), c.Module, 0o600))
+			return
+		}
+	}
+	ts.Fatalf("there is no hostile module %q", args[1])
 }
 
 // match FILE REGEXP [VAR] is header for a file.

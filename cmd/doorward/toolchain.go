@@ -215,7 +215,7 @@ func buildScript(ctx context.Context, dir, source, out string, typed bool) error
 func plainScript(ctx context.Context, dir, source, out string, bundled bool) ([]byte, error) {
 	program, err := nodeProgram(dir, "esbuild")
 	if err != nil {
-		return nil, fmt.Errorf("%w, which reads TypeScript, import and export; in the project's directory: npm install esbuild", err)
+		return nil, fmt.Errorf("%s has types, or parts, which esbuild takes out and puts together, and %w; in the project's directory: npm install esbuild", source, err)
 	}
 	argv := []string{program, source, "--target=es2020", "--outfile=" + out, "--log-level=warning"}
 	if bundled {

@@ -49,7 +49,7 @@ func verifierNew() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&language, "lang", "", "the language (required): "+languageList())
-	if err := errors.Join(cmd.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions(languageNames(), cobra.ShellCompDirectiveNoFileComp))); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions(languageNames(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is not there: a mistake of ours
 	}
 	return cmd
@@ -93,11 +93,13 @@ func projectFiles(language, name string) (map[string][]byte, error) {
 	} else if err := addFiles(files, ".", guest); err != nil {
 		return nil, err
 	}
-	readme, err := fs.ReadFile(sdk.Files, path.Join(guest, "README.md"))
-	if err != nil {
-		return nil, fmt.Errorf("read the SDK: %w", err)
+	for _, file := range []string{path.Join(guest, "README.md"), "guest/login.vectors.json"} {
+		content, err := fs.ReadFile(sdk.Files, file)
+		if err != nil {
+			return nil, fmt.Errorf("read the SDK: %w", err)
+		}
+		files[path.Base(file)] = content
 	}
-	files["README.md"] = readme
 	files[manifestFile] = bytes.Replace(files[manifestFile], []byte(`"name": "hello"`), fmt.Appendf(nil, `"name": %q`, name), 1)
 	return files, nil
 }

@@ -49,10 +49,6 @@ var plan = map[string][]string{
 	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
 	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},
 
-	// The README's first own verifier, where somebody has followed it: it is not
-	// in the repository, and their tests failed for it.
-	"mine": {"sdk/guest/go"},
-
 	// Exams, and the guests that tests run: imported by tests alone.
 	"plugins/guesttest":    {"sdk/abi"},
 	"plugins/artifacttest": {"plugins", "sdk/abi"},

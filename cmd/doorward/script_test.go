@@ -51,6 +51,12 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(10 * time.Minute),
+		Condition: func(name string) (bool, error) {
+			if name != "race" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return raceEnabled, nil
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("REPO", repo)
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
@@ -76,6 +82,7 @@ func TestScript(t *testing.T) {
 			"header": cmdHeader,
 			"match":  cmdMatch,
 			"module": cmdModule,
+			"readme": cmdReadme,
 		},
 	})
 }
@@ -294,6 +301,35 @@ func cmdModule(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("there is no hostile module %q", args[1])
+}
+
+// readme FILE SECTION has a shell do what stands in a section of a file in blocks
+// marked sh, in their order and in one go, with the servers of the script for those
+// that the text names. Every command must succeed; each is on standard error as it
+// was.
+func cmdReadme(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: readme FILE SECTION")
+	}
+	_, section, found := strings.Cut(ts.ReadFile(args[0]), "\n## "+args[1]+"\n")
+	if !found {
+		ts.Fatalf("%s has no section %q", args[0], args[1])
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands strings.Builder
+	for _, block := range strings.Split(section, "\n```sh\n")[1:] {
+		block, _, _ = strings.Cut(block, "\n```")
+		for line := range strings.Lines(block + "\n") {
+			if !strings.HasPrefix(line, "export PATH=") { // the script has it right
+				commands.WriteString(line)
+			}
+		}
+	}
+	if commands.Len() == 0 {
+		ts.Fatalf("%s, section %q: no commands", args[0], args[1])
+	}
+	do := strings.ReplaceAll(commands.String(), "http://127.0.0.1:8480", ts.Getenv("PUBLIC"))
+	ts.Check(ts.Exec("sh", "-exc", do))
 }
 
 // match FILE REGEXP [VAR] is header for a file.

@@ -42,7 +42,7 @@ var plan = map[string][]string{
 	"sdk":                    {}, // files, and no package of them
 	"sdk/abi":                {},
 	"sdk/guest/go":           {"sdk/abi"},
-	"sdk/guest/go/hello":     {"sdk/abi", "sdk/guest/go"},
+	"sdk/guest/go/hello":     {"sdk/guest/go"},
 	"sdk/guest/js":           {"sdk/abi"},
 	"sdk/guest/js/bundle":    {"sdk/abi", "sdk/guest/js"},
 	"sdk/verifiers/build":    {"sdk/abi"},

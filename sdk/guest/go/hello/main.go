@@ -1,61 +1,67 @@
-// Command go is the verifier of this directory in Go: the password's hash is in
-// the configuration under the user's name, a one-time code's secret under
-// totp:NAME, a claim under role:NAME.
+// Command hello is a verifier in Go: the password's hash is in the configuration
+// under the user's name, a one-time code's secret under totp:NAME, a claim under
+// role:NAME.
 package main
 
-import (
-	"encoding/json"
-
-	"github.com/doorward/doorward/sdk/abi"
-	doorward "github.com/doorward/doorward/sdk/guest/go"
-)
+import doorward "github.com/doorward/doorward/sdk/guest/go"
 
 func init() { doorward.Handle(verify) }
 func main() {}
 
+// pending is what the second step has to know of the first.
+type pending struct {
+	User string `json:"user"`
+}
+
 func verify(r *doorward.Request) doorward.Verdict {
 	if len(r.State) > 0 {
-		var state struct{ User string }
-		if err := json.Unmarshal(r.State, &state); err != nil {
+		var p pending
+		if !doorward.State(r, &p) {
 			return doorward.Reject()
 		}
-		secret, err := doorward.Config("totp:" + state.User)
-		if err != nil {
-			return doorward.Reject()
-		}
-		if ok, err := doorward.VerifyTOTP(secret, r.Credential.Text("code")); err != nil || !ok {
-			return doorward.Reject()
-		}
-		return accept(state.User, "pwd", "otp")
+		return second(p.User, r.Credential.Text("code"))
 	}
 	user := r.Credential.Text("username")
-	hash, err := doorward.Config(user)
-	if err != nil {
-		hash = "" // nobody by that name: the check takes as long, and says no
-	}
+	hash := setting(user) // nobody by that name: the check takes as long, and says no
 	if !doorward.VerifyPassword(hash, r.Credential.Text("password")) {
 		return doorward.Reject()
 	}
-	if _, err := doorward.Config("totp:" + user); err != nil {
+	if _, err := doorward.Config("totp:" + user); err == doorward.ErrNotFound {
 		return accept(user, "pwd")
 	}
-	private, err := json.Marshal(map[string]string{"user": user})
-	if err != nil {
-		doorward.Fail("%v", err)
-	}
-	return doorward.Verdict{
-		Decision: abi.Challenge, Type: "otp", Public: json.RawMessage(`{"digits":6}`), Private: private, TTL: 300, MaxAttempts: 5,
-	}
+	v := doorward.Challenge("otp", map[string]any{"digits": 6}, pending{user})
+	v.TTL, v.MaxAttempts = 300, 5
+	return v
 }
 
-func accept(user string, amr ...string) doorward.Verdict {
-	v := doorward.Verdict{Decision: abi.Accept, Subject: user, AMR: amr}
-	if role, err := doorward.Config("role:" + user); err == nil {
-		claims, err := json.Marshal(map[string]string{"role": role})
-		if err != nil {
-			doorward.Fail("%v", err)
-		}
-		v.Claims = claims
+func second(user, code string) doorward.Verdict {
+	secret := setting("totp:" + user)
+	if secret == "" {
+		return doorward.Reject()
 	}
-	return v
+	ok, err := doorward.VerifyTOTP(secret, code)
+	if err != nil { // the code was not the user's fault, so it is not called wrong
+		doorward.Fail("the code was not checked: %v", err)
+	}
+	if !ok {
+		return doorward.Reject()
+	}
+	return accept(user, "pwd", "otp")
+}
+
+func accept(user string, methods ...string) doorward.Verdict {
+	role, err := doorward.Config("role:" + user)
+	if err != nil {
+		return doorward.Accept(user, methods...)
+	}
+	return doorward.AcceptWith(user, map[string]string{"role": role}, methods...)
+}
+
+// setting is a value of the configuration, "" where there is none.
+func setting(key string) string {
+	value, err := doorward.Config(key)
+	if err != nil && err != doorward.ErrNotFound {
+		doorward.Fail("configuration %q: %v", key, err)
+	}
+	return value
 }

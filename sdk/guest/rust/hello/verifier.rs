@@ -1,38 +1,37 @@
-//! The verifier of this directory in Rust: the password's hash is in the
-//! configuration under the user's name, a one-time code's secret under totp:NAME,
-//! a claim under role:NAME. No crates: the module doorward is the glue.
+//! A verifier in Rust: the password's hash is in the configuration under the user's
+//! name, a one-time code's secret under totp:NAME, a claim under role:NAME.
 mod doorward;
-use doorward::{accept, config, password_verify, totp_verify, Request, REJECT};
+use doorward::{config, object, verify_password, verify_totp, Error, Request, Verdict};
 
-fn verify(r: &Request) -> String {
-    if r.answers_a_challenge() {
-        let user = r.text(&["state", "user"]).unwrap_or_default();
-        return match config(&format!("totp:{}", user)) {
-            Some(secret) if totp_verify(&secret, &r.credential("code")) => finish(&user, &["pwd", "otp"]),
-            _ => REJECT.to_string(),
-        };
+fn verify(r: &Request) -> Result<Verdict, Error> {
+    if let Some(state) = &r.state {
+        return second(state.text("user"), r.credential.text("code"));
     }
-    let user = r.credential("username");
-    // Nobody by that name: the check takes as long, and says no.
-    let hash = config(&user).unwrap_or_default();
-    if !password_verify(&hash, &r.credential("password")) {
-        return REJECT.to_string();
+    let user = r.credential.text("username");
+    let hash = config(user)?.unwrap_or_default(); // nobody by that name: the check takes as long, and says no
+    if !verify_password(&hash, r.credential.text("password"))? {
+        return Ok(Verdict::reject());
     }
-    if config(&format!("totp:{}", user)).is_none() {
-        return finish(&user, &["pwd"]);
+    if config(&format!("totp:{}", user))?.is_none() {
+        return accept(user, &["pwd"]);
     }
-    format!(
-        r#"{{"decision":"challenge","type":"otp","public":{{"digits":6}},"private":{{"user":{}}},"ttl":300,"max_attempts":5}}"#,
-        doorward::quote(&user)
-    )
+    Ok(Verdict::challenge("otp", object(&[("digits", 6.0.into())]), object(&[("user", user.into())])))
 }
 
-fn finish(user: &str, amr: &[&str]) -> String {
-    let claims = config(&format!("role:{}", user)).map(|role| format!(r#"{{"role":{}}}"#, doorward::quote(&role)));
-    accept(user, claims.as_deref(), amr)
+fn second(user: &str, code: &str) -> Result<Verdict, Error> {
+    let secret = config(&format!("totp:{}", user))?.unwrap_or_default();
+    if secret.is_empty() || !verify_totp(&secret, code)? {
+        return Ok(Verdict::reject());
+    }
+    accept(user, &["pwd", "otp"])
 }
 
-#[no_mangle]
-pub extern "C" fn doorward_v1_verify(n: u32) -> i32 {
-    doorward::answer(n, verify)
+fn accept(user: &str, amr: &[&str]) -> Result<Verdict, Error> {
+    let v = Verdict::accept(user, amr);
+    Ok(match config(&format!("role:{}", user))? {
+        Some(role) => v.claim("role", role),
+        None => v,
+    })
 }
+
+doorward::verifier!(verify);

@@ -19,7 +19,7 @@ import (
 type Suite struct {
 	Config  map[string]stdjson.RawMessage `json:"config,omitzero"`  // the tenant's configuration
 	Secrets map[string]string             `json:"secrets,omitzero"` // by name; made up ones, since they stand in a file
-	NowMS   int64                         `json:"now_ms,omitzero"`   // what time it is, in Unix milliseconds; 0: the real time
+	NowMS   int64                         `json:"now_ms,omitzero"`  // what time it is, in Unix milliseconds; 0: the real time
 	Vectors []Scene                       `json:"vectors"`
 }
 

@@ -10,8 +10,6 @@ import "embed"
 //	                   vectors.json; main_test.go in Go
 //	guest/LANG/*       what goes beside it: the glue, and README.md
 //	guest/js/typescript the project of guest/js/hello with its source in TypeScript
-//	guest/login.vectors.json what each of these projects decides of a whole login, as
-//	                   a file for doorward verifier test
 //	abi, guest/go      the packages that a project in Go imports, with their tests;
 //	                   of a module of their own (github.com/doorward/doorward, in
 //	                   sdk/abi and sdk/guest/go) they need nothing but Go
@@ -20,7 +18,7 @@ import "embed"
 // for editors), doorward.ts, doorward.rs and doorward.h; the other directories of
 // guest/LANG are not part of a project.
 //
-//go:embed abi/*.go guest/login.vectors.json
+//go:embed abi/*.go
 //go:embed guest/go/*.go guest/go/README.md guest/go/hello
 //go:embed guest/js/doorward.d.ts guest/js/README.md guest/js/hello guest/js/typescript
 //go:embed guest/assemblyscript/doorward.ts guest/assemblyscript/README.md guest/assemblyscript/hello

@@ -357,3 +357,15 @@ func matchTo(ts *testscript.TestScript, neg bool, text string, args []string) {
 		ts.Setenv(args[1], html.UnescapeString(found[len(found)-1]))
 	}
 }
+
+// A new project in Go asks for the Go that the SDK beside it is written in.
+func TestANewProjectInGoAsksForThisGo(t *testing.T) {
+	text, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^go ([0-9]+\.[0-9]+)`).FindSubmatch(text)
+	if line == nil || string(line[1]) != goLine {
+		t.Errorf("go.mod says %q, a new project %q", line, goLine)
+	}
+}

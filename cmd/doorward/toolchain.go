@@ -137,7 +137,7 @@ func rustc(ctx context.Context) (string, error) {
 func buildAssemblyScript(ctx context.Context, dir, out string) error {
 	program, err := nodeProgram(dir, "asc")
 	if err != nil {
-		return fmt.Errorf("%w; in the project's directory: npm install assemblyscript@0.27", err)
+		return fmt.Errorf("%w; in the project's directory: npm install", err)
 	}
 	return tool(ctx, dir, nil, program, "verifier.ts", "--runtime", "stub", "--optimizeLevel", "3", "--debug", "--use", "abort=doorward/abort", "-o", out)
 }

@@ -78,20 +78,21 @@ func TestWhatIsSavedDecidesTheNextLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waits("ok    login.vectors.json: the right password: accept", "version 1 is active")
+	waits("ok    vectors.json: the right password: accept", "version 1 is active")
 
 	edit("int32_t", "int33_t")
 	waits("error: clang-14: exit status 1", "int33_t")
 	edit("int33_t", "int32_t")
-	waits("ok    login.vectors.json: the right password: accept")
+	waits("ok    vectors.json: the right password: accept")
 
-	edit("bad_credentials", "locked")
-	waits("FAIL  login.vectors.json: a wrong password", "version 2 is staged, but not active") // a vector of the manifest's fails
+	const rejects, locks = `"password"))) return dw_reject();`, `"password"))) return dw_reject_with("locked", "");`
+	edit(rejects, locks)
+	waits("FAIL  vectors.json: a wrong password", "version 2 is staged, but not active") // a vector of the manifest's fails
 	if got := s.operate(200, "GET /tenants/mine/verifiers", nil); got.field("verifiers.0.state") != "active" || got.field("verifiers.1.state") != "staged" {
 		t.Errorf("%s", got.body)
 	}
-	edit("locked", "bad_credentials")
-	waits("ok    login.vectors.json: a wrong password")
+	edit(locks, rejects)
+	waits("ok    vectors.json: a wrong password")
 
 	cancel()
 	if code := <-ended; code != 0 {

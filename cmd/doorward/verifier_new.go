@@ -93,13 +93,11 @@ func projectFiles(language, name string) (map[string][]byte, error) {
 	} else if err := addFiles(files, ".", guest); err != nil {
 		return nil, err
 	}
-	for _, file := range []string{path.Join(guest, "README.md"), "guest/login.vectors.json"} {
-		content, err := fs.ReadFile(sdk.Files, file)
-		if err != nil {
-			return nil, fmt.Errorf("read the SDK: %w", err)
-		}
-		files[path.Base(file)] = content
+	readme, err := fs.ReadFile(sdk.Files, path.Join(guest, "README.md"))
+	if err != nil {
+		return nil, fmt.Errorf("read the SDK: %w", err)
 	}
+	files["README.md"] = readme
 	files[manifestFile] = bytes.Replace(files[manifestFile], []byte(`"name": "hello"`), fmt.Appendf(nil, `"name": %q`, name), 1)
 	return files, nil
 }

@@ -349,7 +349,15 @@ func (c *Catalog) Try(ctx context.Context, tenant string, number int, request ab
 	if err != nil {
 		return Trace{}, err
 	}
-	return c.host.trace(ctx, tenant, v, request, c.moduleOf(v))
+	trace, err := c.host.trace(ctx, tenant, v, request, c.moduleOf(v))
+	if strings.Contains(trace.Error, atStack) {
+		// Whose functions these are is worth a read to who tries; a login's log has
+		// numbers.
+		if module, err := c.artifacts.Module(ctx, v.Digest); err == nil {
+			trace.Error = nameStack(trace.Error, module)
+		}
+	}
+	return trace, err
 }
 
 // Verify puts a login to a version of the tenant's, the active one unless the

@@ -85,6 +85,10 @@ var failures = []struct{ says, hint string }{
 	{"no answer to that is recorded", "run once with --record, or write the answer into the vector's \"http\""},
 }
 
+// Advice is Hint for a run that failed, or was not what was expected, by what a try
+// tells of it.
+func Advice(t Trace) string { return hintOf(t, t.Error) }
+
 // hintOf says what an author can do about a step that did not do what was expected;
 // "" when nothing is known.
 func hintOf(t Trace, why string) string {

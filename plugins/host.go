@@ -216,7 +216,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		if errors.Is(out.failure, sandbox.ErrBusy) && v.Vectors.Failed == 0 {
 			return fmt.Errorf("%w: run vector %d: %w", ErrBusy, i+1, out.failure)
 		}
-		if why := mismatch(vector.Expect, out); why != "" {
+		if why := nameStack(mismatch(vector.Expect, out), code); why != "" {
 			v.Vectors.Failed++
 			v.Vectors.Failures = append(v.Vectors.Failures, VectorFailure{Vector: i + 1, Name: clean(vector.Name), Why: clean(why)})
 			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))

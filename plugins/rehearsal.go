@@ -172,21 +172,43 @@ func (s Scene) settings() Settings {
 }
 
 // named takes the stack out of a failure's text and gives its functions the names
-// that the module has for them.
+// that the module has for them. A stack in which none has one tells nobody anything,
+// and is left out: that of a script's engine, for one.
 func (r *Rehearsal) named(text string) (what string, stack []string) {
-	what, calls, found := strings.Cut(text, "; stack: ")
-	if !found {
-		return text, nil
+	what, calls, found := strings.Cut(text, atStack)
+	what = strings.TrimSpace(strings.ReplaceAll(what, `\n`, " ")) // escaped once, for a log
+	if !found || !strings.Contains(calls, ".$") || len(r.names) == 0 {
+		return what, nil
 	}
-	for call := range strings.SplitSeq(calls, " < ") {
+	return what, strings.Split(nameCalls(calls, r.names), " < ")
+}
+
+// atStack stands in a failure's text before its stack, as package sandbox writes it.
+const atStack = "; stack: "
+
+// nameCalls gives the functions of a stack, which are numbers, the names that a
+// module has for them.
+func nameCalls(calls string, names map[int]string) string {
+	list := strings.Split(calls, " < ")
+	for i, call := range list {
 		if n, ok := strings.CutPrefix(call, ".$"); ok {
-			if index, err := strconv.Atoi(n); err == nil && r.names[index] != "" {
-				call = r.names[index]
+			if index, err := strconv.Atoi(n); err == nil && names[index] != "" {
+				call = names[index]
 			}
 		}
-		stack = append(stack, clean(strings.TrimPrefix(call, ".")))
+		list[i] = clean(strings.TrimPrefix(call, "."))
 	}
-	return what, stack
+	return strings.Join(list, " < ")
+}
+
+// nameStack is a failure's text with the names that its module has for the functions
+// of the stack.
+func nameStack(text string, module []byte) string {
+	what, calls, found := strings.Cut(text, atStack)
+	if !found {
+		return text
+	}
+	return what + atStack + nameCalls(calls, wasm.FunctionNames(module))
 }
 
 // FuelLimit is what a call may use under limits that have no zero.

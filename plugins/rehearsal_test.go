@@ -125,13 +125,34 @@ func TestATrapsStackHasTheModulesNames(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	p = rehearse(t, guesttest.Traps().Module(), "").play(t, suite(t, oneLogin))
-	if len(p.Steps) != 1 || !cmp.Equal(p.Steps[0].Stack, []string{"$0"}) {
+	if len(p.Steps) != 1 || p.Steps[0].Stack != nil || strings.Contains(p.Why, "stack") {
 		t.Errorf("without names: %+v", p)
 	}
 	// Where it looped is told too, and was not.
-	p = rehearse(t, guesttest.Loops().Module(), "").play(t, suite(t, oneLogin))
-	if len(p.Steps) != 1 || len(p.Steps[0].Stack) != 1 || !strings.Contains(p.Why, "CPU limit of 50ms") || strings.Contains(p.Why, "stack") {
+	module = append(guesttest.Loops().Module(), guesttest.Section(0, append(guesttest.Str("name"), name...))...)
+	p = rehearse(t, module, "").play(t, suite(t, oneLogin))
+	if len(p.Steps) != 1 || !cmp.Equal(p.Steps[0].Stack, []string{"verify"}) || !strings.Contains(p.Why, "CPU limit of 50ms") || strings.Contains(p.Why, "stack") {
 		t.Errorf("a loop: %+v", p)
+	}
+}
+
+// A try tells them too, and so does an upload of a vector that traps.
+func TestATryHasTheModulesNames(t *testing.T) {
+	c := newCatalog(t)
+	g := guesttest.Traps()
+	g.Manifest = []byte(`{"abi":1,"vectors":[{"name":"x","request":{},"expect":{"decision":"accept"}}]}`)
+	name := append([]byte{1}, guesttest.Str("\x01\x00"+"\x06verify")...)
+	module := append(g.Module(), guesttest.Section(0, append(guesttest.Str("name"), name...))...)
+	v, err := c.Upload(t.Context(), "a", module, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Vectors.Failures) != 1 || !strings.HasSuffix(v.Vectors.Failures[0].Why, "; stack: verify") {
+		t.Errorf("%+v", v.Vectors)
+	}
+	trace, err := c.Try(t.Context(), "a", v.Number, abi.Request{Method: "password"})
+	if err != nil || !strings.HasSuffix(trace.Error, "; stack: verify") {
+		t.Errorf("%+v, %v", trace, err)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/doorward/doorward/plugins"
+	"github.com/doorward/doorward/sdk/abi"
 )
 
 var versionColumns = []string{"version", "state", "name", "size", "digest", "created_at"}
@@ -20,7 +23,7 @@ var versionColumns = []string{"version", "state", "name", "size", "digest", "cre
 func verifierCommand() *cobra.Command {
 	cmd := group("verifier", "Upload verifiers and choose which one decides")
 	output := outputFlag(cmd)
-	tenant := cmd.PersistentFlags().StringP("tenant", "t", "", "tenant id (required)")
+	tenant := cmd.PersistentFlags().StringP("tenant", "t", "", "tenant id, for what asks a server")
 	path := func(suffix string) (string, error) {
 		if *tenant == "" {
 			return "", usage(errors.New("say which tenant: --tenant ID"))
@@ -210,12 +213,28 @@ func verifierActivate(output *string, path func(string) (string, error)) *cobra.
 	return cmd
 }
 
+// tellTry prints what came of a try: the verdict, or why there is none.
+func tellTry(w io.Writer, t plugins.Trace, limits abi.Limits) error {
+	if t.Verdict == nil {
+		fmt.Fprintf(w, "no verdict: %s\n", t.Error)
+		tellTrace(w, t, nil, plugins.Advice(t), limits)
+		return nil
+	}
+	verdict, err := json.Marshal(t.Verdict)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s (%.1f ms): %s\n", t.Decision, t.DurationMS, verdict)
+	tellTrace(w, t, nil, "", limits)
+	return nil
+}
+
 func verifierTry(output *string, path func(string) (string, error)) *cobra.Command {
 	var file, method string
 	cmd := &cobra.Command{
 		Use: "try VERSION [FIELD=VALUE …]", Short: "Run a version on a made-up login that signs nobody in",
 		ValidArgsFunction: completeVersions(path),
-		Long:              "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. With -o json it shows the whole verdict, how long it\ntook, its fuel and memory, each granted function that it called, and what it wrote.",
+		Long:              "Run a version on a made-up login. Fields that nobody may see go into a JSON file:\n--credential-file FILE, or - for standard input. It shows the verdict, fuel and memory, the\nlast granted functions that it called, and what it wrote; -o json shows all of them.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return usage(errors.New("verifier try takes VERSION [FIELD=VALUE …]"))
@@ -244,7 +263,27 @@ func verifierTry(output *string, path func(string) (string, error)) *cobra.Comma
 				}
 				credential[name] = value
 			}
-			return call(cmd, *output, http.MethodPost, p, map[string]any{"method": method, "credential": credential}, []string{"decision", "verdict", "error", "duration_ms", "fuel", "memory_kib", "host_calls", "logs"})
+			a, err := newAdmin()
+			if err != nil {
+				return err
+			}
+			body := map[string]any{"method": method, "credential": credential}
+			if *output != "table" {
+				var v any
+				if err := a.do(cmd.Context(), http.MethodPost, p, body, &v); err != nil {
+					return err
+				}
+				return show(cmd, *output, v)
+			}
+			var v plugins.Version
+			var trace plugins.Trace
+			if err := a.do(cmd.Context(), http.MethodGet, strings.TrimSuffix(p, "/try"), nil, &v); err != nil {
+				return err
+			}
+			if err := a.do(cmd.Context(), http.MethodPost, p, body, &trace); err != nil {
+				return err
+			}
+			return tellTry(cmd.OutOrStdout(), trace, v.Limits)
 		},
 	}
 	cmd.Flags().StringVar(&file, "credential-file", "", "the credential as a JSON object")

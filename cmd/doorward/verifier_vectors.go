@@ -173,6 +173,7 @@ func reporter(cmd *cobra.Command, output string, limits abi.Limits) func(string,
 	if output != "table" {
 		out = io.Discard
 	}
+	told := map[string]bool{}
 	return func(file string, p plugins.Played) {
 		file = filepath.Base(file)
 		if p.Why == "" {
@@ -182,33 +183,38 @@ func reporter(cmd *cobra.Command, output string, limits abi.Limits) func(string,
 			return
 		}
 		fmt.Fprintf(out, "FAIL  %s: %s: %s\n", file, p.Name, p.Why)
-		if len(p.Steps) == 0 {
+		last := p.Steps[len(p.Steps)-1]
+		if told[last.Error] { // a script that is wrong as a whole fails every vector alike
+			fmt.Fprintln(out, "      as above")
 			return
 		}
-		tellStep(out, p.Steps[len(p.Steps)-1], limits)
-		if p.Hint != "" {
-			fmt.Fprintf(out, "      hint    %s\n", p.Hint)
-		}
+		told[last.Error] = last.Error != ""
+		tellTrace(out, last.Trace, last.Stack, p.Hint, limits)
 	}
 }
 
 // lastCalls is how many calls a failure shows, from the end.
 const lastCalls = 5
 
-// tellStep shows what a step did that failed.
-func tellStep(out io.Writer, s plugins.PlayedStep, limits abi.Limits) {
-	if len(s.Stack) > 0 {
-		fmt.Fprintf(out, "      stack   %s\n", strings.Join(s.Stack, " < "))
+// tellTrace shows what a run did that failed, or was tried, in lines that each have
+// a name, and one hint.
+func tellTrace(out io.Writer, t plugins.Trace, stack []string, hint string, limits abi.Limits) {
+	line := func(name, text string) { fmt.Fprintf(out, "      %-7s %s\n", name, text) }
+	if len(stack) > 0 {
+		line("stack", strings.Join(stack, " < "))
 	}
-	fmt.Fprintf(out, "      fuel    %s\n", share(s.Fuel, limits))
-	fmt.Fprintf(out, "      memory  %.1f of %d MiB\n", float64(s.MemoryKiB)/1024, limits.MemoryMiB)
+	line("fuel", share(t.Fuel, limits))
+	line("memory", fmt.Sprintf("%.1f of %d MiB", float64(t.MemoryKiB)/1024, limits.MemoryMiB))
 	var calls []string
-	for _, c := range s.HostCalls[max(0, len(s.HostCalls)-lastCalls):] {
+	for _, c := range t.HostCalls[max(0, len(t.HostCalls)-lastCalls):] {
 		calls = append(calls, fmt.Sprintf("%s: %s (%d)", c.Name, c.Outcome, c.Result))
 	}
-	fmt.Fprintf(out, "      calls   %s\n", orNone(strings.Join(calls, ", ")))
-	for _, line := range s.Logs {
-		fmt.Fprintf(out, "      log     %s: %s\n", line.Level, line.Text)
+	line("calls", orNone(strings.Join(calls, ", ")))
+	for _, l := range t.Logs {
+		line("log", l.Level+": "+l.Text)
+	}
+	if hint != "" {
+		line("hint", hint)
 	}
 }
 

@@ -69,7 +69,7 @@ func Hint(err error) string {
 
 // failures are what to do about a run that failed, by what its error says.
 var failures = []struct{ says, hint string }{
-	{"the guest failed with code", "the verifier gave up by itself (fail), where the stack begins: its text says why"},
+	{"the guest failed with code", "the verifier gave up by itself (fail, or an exception in JavaScript): its text says why"},
 	{"CPU limit", "look for a loop; hash passwords by the host (VerifyPassword), which costs no fuel; or raise limits.cpu_ms"},
 	{"wall limit", "it waited for somebody: see the calls' times, and raise limits.wall_ms only when that is right"},
 	{"nested too deep", "a function calls itself without end, or keeps large arrays on the stack"},

@@ -91,11 +91,14 @@ func buildC(ctx context.Context, dir, out string) error {
 	}
 	argv := append([]string{program, "--target=wasm32-wasi", "-O2", "-Wall", "-mexec-model=reactor", "-Wl,--strip-debug", "-Wl,--stack-first", "-I.", "-o", out}, sources...)
 	err = tool(ctx, dir, nil, argv...)
-	if err != nil && (strings.Contains(err.Error(), "stdint.h' file not found") || strings.Contains(err.Error(), "string.h' file not found") || strings.Contains(err.Error(), "unable to execute command") || strings.Contains(err.Error(), "libclang_rt")) {
+	if err != nil && lacksWASI.MatchString(err.Error()) {
 		return fmt.Errorf("%w\n  hint: the compiler is there and what it needs for wasm32-wasi is not; on Debian: apt-get install lld-14 wasi-libc libclang-rt-14-dev-wasm32", err)
 	}
 	return err
 }
+
+// lacksWASI is what clang says without its linker, wasi-libc or its own runtime.
+var lacksWASI = regexp.MustCompile(`'(string|std[a-z]+)\.h' file not found|wasm-ld|libclang_rt|crt1[a-z-]*\.o|unable to execute command`)
 
 // rustTarget is the one that Rust verifiers are compiled for.
 const rustTarget = "wasm32-unknown-unknown"
@@ -113,7 +116,11 @@ func buildRust(ctx context.Context, dir, out string) error {
 	if linker, err := find("", "wasm-ld-14", "wasm-ld"); err == nil { // rustup's brings its own
 		argv = append(argv, "-C", "linker="+linker)
 	}
-	return tool(ctx, dir, nil, append(argv, source)...)
+	err = tool(ctx, dir, nil, append(argv, source)...)
+	if err != nil && strings.Contains(err.Error(), "linker `") {
+		return fmt.Errorf("%w\n  hint: the linker of LLVM is missing; on Debian: apt-get install lld-14", err)
+	}
+	return err
 }
 
 // rustc is a compiler that has the target's library: the one on PATH may not.

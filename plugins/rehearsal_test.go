@@ -280,3 +280,32 @@ func TestAFileOfVectorsIsReadStrictly(t *testing.T) {
 		}
 	}
 }
+
+// What --record writes is what it read, but for what was recorded.
+func FuzzSuite(f *testing.F) {
+	text, err := os.ReadFile("../sdk/guest/c/hello/vectors.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(oneLogin))
+	f.Add([]byte(`[{"name":"<&>","request":{},"expect":{},"http":[{"request":{"url":"u"},"response":{"status":200,"headers":{},"body_base64":"/w=="}}]}]`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := ReadSuite(text)
+		if err != nil {
+			return
+		}
+		first, err := s.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ReadSuite(first)
+		if err != nil {
+			t.Fatalf("%v in:\n%s", err, first)
+		}
+		second, err := again.Format()
+		if err != nil || string(second) != string(first) {
+			t.Fatalf("%v\n%s\nbecame\n%s", err, first, second)
+		}
+	})
+}

@@ -59,7 +59,7 @@ unit:
 # verifiers in C, Rust, AssemblyScript and JavaScript. Rust is called by its path: a
 # newer one that stands before it has no Wasm library. nodejs and npm are there
 # wherever node and npm are, whoever installed them.
-PACKAGES := apache2-utils clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
+PACKAGES := apache2-utils curl openssl clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
 NPM      := assemblyscript@0.27.31 qjsc@0.3.0
 NPM_DIR  := bin/npm
 NPM_DONE := $(NPM_DIR)/$(firstword $(NPM))+$(lastword $(NPM))

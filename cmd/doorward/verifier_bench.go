@@ -21,6 +21,7 @@ func verifierBench(output *string) *cobra.Command {
 	var only string
 	cmd := &cobra.Command{
 		Use: "bench [FILE.wasm|DIR]", Short: "Measure what a login costs on this machine", Args: atMostOne,
+		ValidArgsFunction: completeSubject,
 		Long: "Run each vector many times, one after the other, in instances that are set back after each login, as\n" +
 			"logins do where the module allows it, and in instances made anew. p50 and p99 are of a whole step as the\n" +
 			"server waits for it; own is without the host's functions (a password's hash is their work). fuel and memory\n" +

@@ -17,6 +17,7 @@ func verifierCheck(output *string) *cobra.Command {
 	var quick bool
 	cmd := &cobra.Command{
 		Use: "check [FILE.wasm|DIR]", Short: "Find what an upload would find, without a server", Args: atMostOne,
+		ValidArgsFunction: completeSubject,
 		Long: "Hold a module to what a server holds an upload to, by the same code: the format, imports, grants and\n" +
 			"limits, and that it compiles. A directory's verifier is built first if its source is newer.",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -15,6 +15,7 @@ import (
 func verifierDiff(output *string, path func(string) (string, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "diff [FILE.wasm|DIR]", Short: "Show what an upload would change against the active version", Args: atMostOne,
+		ValidArgsFunction: completeSubject,
 		Long: "Show how a module differs from the version that decides logins now: in its digest, size, name and\n" +
 			"version, methods, limits, imports, and in what it is granted. What is the same is not shown.",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -29,6 +29,7 @@ func verifierTest(output *string) *cobra.Command {
 	var allow []string
 	cmd := &cobra.Command{
 		Use: "test [FILE.wasm|DIR]", Short: "Run a verifier's vectors in the sandbox, without a server", Args: atMostOne,
+		ValidArgsFunction: completeSubject,
 		Long: "Run a verifier on its vectors: those of its manifest, as an upload to a tenant without configuration\n" +
 			"does, and those in vectors.json and *.vectors.json beside it. A directory's verifier is built first if its\n" +
 			"source is newer. A file of vectors holds configuration, secrets and the time as a tenant would have them:\n\n" +

@@ -103,7 +103,7 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 			defer done()
 			var v map[string]any
 			if err := a.send(cmd.Context(), http.MethodPost, p, contentType, body, &v); err != nil {
-				return err
+				return refused(err)
 			}
 			for _, warning := range v["warnings"].([]any) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
@@ -122,6 +122,17 @@ func verifierPush(output *string, path func(string) (string, error)) *cobra.Comm
 	cmd.Flags().BoolVar(&approve, "approve-grants", false, "with --activate: accept grants that the active version does not have")
 	cmd.Flags().StringVar(&manifest, "manifest", "", "manifest file, for a module that has none inside")
 	return cmd
+}
+
+// refused adds to a server's refusal of an upload what an author can do about it.
+func refused(err error) error {
+	var answer *answerError
+	if errors.As(err, &answer) && answer.Status == http.StatusUnprocessableEntity {
+		if hint := plugins.Hint(fmt.Errorf("%w: %s", plugins.ErrInvalid, answer.Detail)); hint != "" {
+			return fmt.Errorf("%w\n  hint: %s", err, hint)
+		}
+	}
+	return err
 }
 
 // tellGrants says what an uploaded version is granted that the active one is not,

@@ -171,7 +171,7 @@ func (w *watcher) push(ctx context.Context, s subject, e plugins.Examination) er
 	defer done()
 	var v plugins.Version
 	if err := w.admin.send(ctx, http.MethodPost, w.path, contentType, body, &v); err != nil {
-		return err
+		return refused(err)
 	}
 	activate := fmt.Sprintf("%s/%d/activate", w.path, v.Number)
 	if err := w.admin.do(ctx, http.MethodPost, activate, map[string]any{"approve_grants": w.approve}, nil); err != nil {

@@ -90,7 +90,7 @@ func (r *Rehearsal) Play(ctx context.Context, suite Suite, scene Scene) (Played,
 			return played, fmt.Errorf("%w: vector %q: %w", ErrInvalid, scene.Name, err)
 		}
 		before = r.fill(request, before, state, scene.NowMS)
-		out := host.run(ctx, &hostCalls{host: host, tenant: rehearsing, version: r.of.Version, kv: kv, tape: &calls}, before, r.module)
+		out := host.run(ctx, &hostCalls{host: host, tenant: rehearsing, version: r.of.Version, kv: kv, tape: &calls, offline: scene.offline}, before, r.module)
 		if errors.Is(out.failure, sandbox.ErrBusy) {
 			return played, fmt.Errorf("%w: run vector %q: %w", ErrBusy, scene.Name, out.failure)
 		}

@@ -220,6 +220,19 @@ func TestAnswersAreRecordedAndReplayed(t *testing.T) {
 	}
 }
 
+// A manifest's vectors have no network at an upload, and so none before it.
+func TestAManifestsVectorIsRehearsedAsAtAnUpload(t *testing.T) {
+	r := rehearse(t, guesttest.Calls(abi.FuncHTTPFetch, 1, `{"url":"https://idp.acme.test/"}`).Module(), `{"abi":1,"grants":{"http":{"hosts":["idp.acme.test:443"]}}}`)
+	scene, err := SceneOf(abi.Vector{Name: "x", Expect: abi.Verdict{Decision: abi.Reject}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.play(t, Suite{Vectors: []Scene{scene}})
+	if len(p.Steps) != 1 || p.Steps[0].HostCalls[0].Outcome != "upstream" || !strings.Contains(p.Why, "failed with code -8") {
+		t.Errorf("%+v", p)
+	}
+}
+
 // Each error of http_fetch is recorded by name and comes back as the same.
 func TestErrorsAreReplayedAsTheyWere(t *testing.T) {
 	const ask = `{"url":"https://idp.acme.test/"}`

@@ -34,6 +34,8 @@ type Scene struct {
 	Step    `json:",inline"`
 	Steps   []Step     `json:"steps,omitzero"`
 	HTTP    []Exchange `json:"http,omitzero"` // what http_fetch gives, in any order, each once
+
+	offline bool // a manifest's: http_fetch reaches nothing, as at an upload
 }
 
 // Step is one request and what is expected of its answer.
@@ -77,7 +79,8 @@ func (s Suite) Format() ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
-// SceneOf is a vector of a manifest.
+// SceneOf is a vector of a manifest, which runs as an upload has it run: without a
+// network, and here without a tenant's configuration.
 func SceneOf(v abi.Vector) (Scene, error) {
 	request, err := json.Marshal(v.Request)
 	if err != nil {
@@ -87,7 +90,7 @@ func SceneOf(v abi.Vector) (Scene, error) {
 	if err != nil {
 		return Scene{}, fmt.Errorf("vector %q: %w", v.Name, err)
 	}
-	return Scene{Name: v.Name, Step: Step{Request: request, Expect: expect}}, nil
+	return Scene{Name: v.Name, Step: Step{Request: request, Expect: expect}, offline: true}, nil
 }
 
 // steps are those of a scene, be it one or several.

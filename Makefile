@@ -82,9 +82,10 @@ $(NPM_DONE):
 	npm install --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
 	@touch $@
 
-# The SDK's example in five languages, for the tests, and one that only works: the
-# files are bin/guests/LANGUAGE.wasm and LANGUAGE-work.wasm. A project is put
-# together as an author has it: the glue beside the source.
+# The SDK's example in five languages, for the tests, one that only works, and one
+# that calls every function of the SDK: the files are bin/guests/LANGUAGE.wasm,
+# LANGUAGE-work.wasm and LANGUAGE-probe.wasm. A project is put together as an author
+# has it: the glue beside the source.
 SDK      := sdk/guest
 WORK     := plugins/testdata/guests
 BUILT    := bin/guests
@@ -93,12 +94,12 @@ STACK    := -Wl,--strip-all -Wl,--stack-first # what runs over it traps, and doe
 
 guests: toolchains
 	@mkdir -p $(BUILT)
-	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l.wasm) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l-work.wasm)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l.wasm) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l-work.wasm) $(foreach l,js c rust assemblyscript,$(BUILT)/$l-probe.wasm)
 
 $(BUILT)/c.wasm: $(SDK)/c/hello/verifier.c $(SDK)/c/doorward.h
 	$(GUEST_C) -Wall -Werror -I$(SDK)/c $(STACK) -o $@ $<
 
-$(BUILT)/c-work.wasm: $(WORK)/c/work.c $(SDK)/c/doorward.h
+$(BUILT)/c-%.wasm: $(WORK)/c/%.c $(SDK)/c/doorward.h
 	$(GUEST_C) -Wall -Werror -I$(SDK)/c $(STACK) -o $@ $<
 
 RUSTC := /usr/bin/rustc --edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C linker=wasm-ld-14 -C link-arg=-zstack-size=262144 -C strip=symbols
@@ -107,8 +108,9 @@ $(BUILT)/rust.wasm: $(SDK)/rust/hello/verifier.rs $(SDK)/rust/doorward.rs
 	@rm -rf $(BUILT)/rust && mkdir -p $(BUILT)/rust && cp $^ $(BUILT)/rust
 	$(RUSTC) -D warnings -o $@ $(BUILT)/rust/verifier.rs
 
-$(BUILT)/rust-work.wasm: $(WORK)/rust/work.rs
-	$(RUSTC) -o $@ $<
+$(BUILT)/rust-%.wasm: $(WORK)/rust/%.rs $(SDK)/rust/doorward.rs
+	@rm -rf $(BUILT)/rust-$* && mkdir -p $(BUILT)/rust-$* && cp $^ $(BUILT)/rust-$*
+	$(RUSTC) -D warnings -o $@ $(BUILT)/rust-$*/$*.rs
 
 # asc, as a project's npm run build calls it: what it is told is in asconfig.json.
 ASCRIPT := node $(abspath $(ASC)) --target release
@@ -118,9 +120,9 @@ $(BUILT)/assemblyscript.wasm: $(SDK)/assemblyscript/hello/verifier.ts $(PROJECT)
 	@rm -rf $(BUILT)/assemblyscript && mkdir -p $(BUILT)/assemblyscript && cp $(filter %.ts %.json,$^) $(BUILT)/assemblyscript
 	cd $(BUILT)/assemblyscript && $(ASCRIPT) verifier.ts -o $(abspath $@)
 
-$(BUILT)/assemblyscript-work.wasm: $(WORK)/assemblyscript/work.ts $(PROJECT) $(NPM_DONE)
-	@rm -rf $(BUILT)/assemblyscript-work && mkdir -p $(BUILT)/assemblyscript-work && cp $(filter %.ts %.json,$^) $(BUILT)/assemblyscript-work
-	cd $(BUILT)/assemblyscript-work && $(ASCRIPT) work.ts -o $(abspath $@)
+$(BUILT)/assemblyscript-%.wasm: $(WORK)/assemblyscript/%.ts $(PROJECT) $(NPM_DONE)
+	@rm -rf $(BUILT)/assemblyscript-$* && mkdir -p $(BUILT)/assemblyscript-$* && cp $(filter %.ts %.json,$^) $(BUILT)/assemblyscript-$*
+	cd $(BUILT)/assemblyscript-$* && $(ASCRIPT) $*.ts -o $(abspath $@)
 
 # wasi-libc rounds one way only, so QuickJS's two other ways are that one: it
 # minds the last digit of toFixed and toPrecision, half way between two.
@@ -143,8 +145,8 @@ BUNDLE := $(GO) run ./$(SDK)/js/bundle
 $(BUILT)/js.wasm: $(SDK)/js/hello/verifier.js $(SDK)/js/hello/doorward.manifest.json $(ENGINE) $(SDK)/js/js.go
 	$(BUNDLE) $(ENGINE) $< $(SDK)/js/hello/doorward.manifest.json $@
 
-$(BUILT)/js-work.wasm: $(WORK)/js/work.js $(SDK)/js/hello/doorward.manifest.json $(ENGINE) $(SDK)/js/js.go
-	$(BUNDLE) $(ENGINE) $< $(SDK)/js/hello/doorward.manifest.json $@
+$(BUILT)/js-%.wasm: $(WORK)/js/%.js $(WORK)/probe.manifest.json $(ENGINE) $(SDK)/js/js.go
+	$(BUNDLE) $(ENGINE) $< $(WORK)/probe.manifest.json $@
 
 GUEST_GO := GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w'
 

@@ -112,7 +112,8 @@ func buildRust(ctx context.Context, dir, out string) error {
 	if _, err := os.Stat(filepath.Join(dir, source)); err != nil {
 		return fmt.Errorf("%s holds no %s, which is where a verifier in Rust begins", dir, source)
 	}
-	argv := []string{program, "--edition", "2021", "--target", rustTarget, "--crate-type", "cdylib", "-C", "opt-level=s", "-C", "panic=abort", "-C", "strip=debuginfo", "-o", out}
+	argv := []string{program, "--edition", "2021", "--target", rustTarget, "--crate-type", "cdylib", "-C", "opt-level=s", "-C", "panic=abort", "-C", "strip=debuginfo",
+		"-C", "link-arg=-zstack-size=262144", "-o", out} // a login begins from an image of the memory: the smaller the quicker
 	if linker, err := find("", "wasm-ld-14", "wasm-ld"); err == nil { // rustup's brings its own
 		argv = append(argv, "-C", "linker="+linker)
 	}
@@ -146,7 +147,8 @@ func buildAssemblyScript(ctx context.Context, dir, out string) error {
 	if err != nil {
 		return fmt.Errorf("%w; in the project's directory: npm install", err)
 	}
-	return tool(ctx, dir, nil, program, "verifier.ts", "--runtime", "stub", "--optimizeLevel", "3", "--debug", "--use", "abort=doorward/abort", "-o", out)
+	// The project's asconfig.json has the rest; --debug keeps functions' names.
+	return tool(ctx, dir, nil, program, "verifier.ts", "--target", "release", "--debug", "-o", out)
 }
 
 // nodeProgram finds a program of npm's: the project's own, or one that is

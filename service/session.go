@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/doorward/doorward/sessions"
 )
@@ -63,6 +64,7 @@ func (s *Service) OwnSessions(ctx context.Context, d Door, token sessions.Token,
 		}
 		list = append(list, page...)
 		if next == "" {
+			slices.SortFunc(list, sessions.Older) // each page is, by itself
 			return list, own.ID, nil
 		}
 		after = next

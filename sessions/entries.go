@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	"github.com/oklog/ulid/v2"
 )
 
 // entry is a session as a copy keeps it: a fraction of a Session's size, and
@@ -17,7 +16,7 @@ type entry struct {
 	from *maker
 	text string // subject, claims, ip and user agent, one after another
 	cut  [3]uint32
-	id   ulid.ULID
+	id   Digest // of its first token
 
 	auth, created, issued, seen, idleEnd, end int64 // Unix milliseconds
 	idle                                      int64 // milliseconds
@@ -47,7 +46,7 @@ func pack(s Session, from *maker) *entry {
 		seen: s.LastSeenAt.UnixMilli(), idleEnd: s.IdleExpiresAt.UnixMilli(), end: s.ExpiresAt.UnixMilli(),
 		idle: s.Idle.Milliseconds(), born: s.Born, revision: s.Revision, remember: s.Remember,
 	}
-	e.id = ulid.ULID(s.ID.First())
+	e.id = s.ID.First()
 	var text strings.Builder
 	text.Grow(len(s.Subject) + len(s.Claims) + len(s.Client.IP) + len(s.Client.UserAgent))
 	text.WriteString(s.Subject)
@@ -64,7 +63,7 @@ func pack(s Session, from *maker) *entry {
 // session undoes pack.
 func (e *entry) session() Session {
 	return Session{
-		ID: ID(idPrefix + e.id.String()), Tenant: e.from.tenant,
+		ID: e.id.ID(), Tenant: e.from.tenant,
 		Subject: e.text[:e.cut[0]], Claims: json.RawMessage(e.text[e.cut[0]:e.cut[1]]), AMR: e.from.amr,
 		Verifier: e.from.verifier,
 		Client:   Client{IP: e.text[e.cut[1]:e.cut[2]], UserAgent: e.text[e.cut[2]:]},

@@ -159,13 +159,12 @@ func (l *link) DeleteID(ctx context.Context, tenant string, id sessions.ID) (rev
 	return revision, found, err
 }
 
-func (l *link) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (n int, more bool, revision int64, err error) {
-	more = true
+func (l *link) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except, after sessions.ID, limit int) (r sessions.Removal, err error) {
 	err = l.write(ctx, "DeleteAll", func() error {
-		n, more, revision, err = l.Memory.DeleteAll(ctx, tenant, f, except, limit)
+		r, err = l.Memory.DeleteAll(ctx, tenant, f, except, after, limit)
 		return err
 	})
-	return n, more, revision, err
+	return r, err
 }
 
 func (l *link) BumpEpoch(ctx context.Context, tenant string, f sessions.Filter) (revision int64, err error) {
@@ -205,15 +204,15 @@ func (l *link) FindID(ctx context.Context, tenant string, id sessions.ID) (sessi
 	return s, err
 }
 
-func (l *link) List(ctx context.Context, tenant string, f sessions.Filter, after sessions.ID, limit int) ([]sessions.Session, bool, error) {
+func (l *link) List(ctx context.Context, tenant string, f sessions.Filter, after sessions.ID, limit int) ([]sessions.Session, sessions.ID, error) {
 	if err := l.ask(ctx, "List"); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
-	list, more, err := l.Memory.List(ctx, tenant, f, after, limit)
+	list, next, err := l.Memory.List(ctx, tenant, f, after, limit)
 	if late := l.pause(ctx); late != nil {
-		return nil, false, late
+		return nil, "", late
 	}
-	return list, more, err
+	return list, next, err
 }
 
 func (l *link) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {

@@ -26,14 +26,12 @@ func (id ID) First() Digest {
 	return Digest(d)
 }
 
-// ParseID takes exactly what Digest.ID gives, or ErrToken.
+// ParseID takes exactly what Digest.ID gives for a token that a session begins
+// with, or ErrToken.
 func ParseID(text string) (ID, error) {
 	rest, ok := strings.CutPrefix(text, idPrefix)
-	if !ok {
-		return "", ErrToken
-	}
-	u, err := ulid.ParseStrict(rest)
-	if err != nil || u.String() != rest {
+	d, err := ParseDigest(rest)
+	if !ok || err != nil || d.Later() {
 		return "", ErrToken
 	}
 	return ID(text), nil

@@ -54,9 +54,10 @@ type Manager struct {
 	log        *slog.Logger
 	counts     counts
 
-	touches chan touch
-	mu      sync.Mutex
-	waiting map[Digest]struct{} // what is in touches or being written
+	touches  chan touch
+	mu       sync.Mutex
+	waiting  map[Digest]struct{}       // what is in touches or being written
+	revoking map[revocation]revokedYet // what was not gone through to its end
 }
 
 // touch is a use of a session that is due to be written down.
@@ -78,7 +79,7 @@ func New(store Store, challenges Challenges, cfg Config) *Manager {
 	}
 	m := &Manager{
 		store: store, challenges: challenges, timeout: cfg.Timeout, log: cfg.Log,
-		touches: make(chan touch, 1024), waiting: map[Digest]struct{}{},
+		touches: make(chan touch, 1024), waiting: map[Digest]struct{}{}, revoking: map[revocation]revokedYet{},
 	}
 	if cfg.Mode == Cached || cfg.Mode == Replicated {
 		m.view = &view{store: store, whole: cfg.Mode == Replicated, bytes: cfg.CacheBytes, log: cfg.Log, loaded: make(chan struct{})}
@@ -255,7 +256,7 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	defer cancel()
 	limit = max(limit, 1)
 	last := int64(0)
-	for more := true; more; { // again where the limit was lowered by much
+	for next := ID("more"); next != ""; { // again where the limit was lowered by much
 		n, err := m.store.Count(ctx, s.Tenant, Filter{Subject: s.Subject})
 		if err != nil {
 			return fmt.Errorf("count sessions of subject: %w", err)
@@ -264,7 +265,7 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 			break
 		}
 		var list []Session
-		if list, more, err = m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64); err != nil {
+		if list, next, err = m.store.List(ctx, s.Tenant, Filter{Subject: s.Subject}, "", limit+64); err != nil {
 			return fmt.Errorf("list sessions of subject: %w", err)
 		}
 		end := tooMany(list, s, limit)
@@ -283,8 +284,8 @@ func (m *Manager) endOldest(ctx context.Context, s Session, limit int) error {
 	return nil
 }
 
-// older sorts sessions by when they were made.
-func older(a, b Session) int { return a.CreatedAt.Compare(b.CreatedAt) }
+// Older sorts sessions by when they were made.
+func Older(a, b Session) int { return a.CreatedAt.Compare(b.CreatedAt) }
 
 // tooMany chooses what must end of a subject's oldest sessions, so that limit of
 // those that were there when s came are left, s among them.
@@ -300,7 +301,7 @@ func tooMany(list []Session, s Session, limit int) (end []ID) {
 			live = append(live, other)
 		}
 	}
-	slices.SortFunc(live, older)
+	slices.SortFunc(live, Older)
 	for _, old := range live[:max(0, len(live)+1-limit)] {
 		end = append(end, old.ID)
 	}
@@ -514,25 +515,41 @@ func (m *Manager) CloseOwn(ctx context.Context, tenant, subject string, id ID) (
 func (m *Manager) List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, next ID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	list, more, err := m.store.List(ctx, tenant, f, after, limit)
+	list, next, err = m.store.List(ctx, tenant, f, after, limit)
 	if err != nil {
 		return nil, "", err
 	}
-	if more && len(list) > 0 {
-		next = list[len(list)-1].ID
-	}
 	now := time.Now()
 	list = slices.DeleteFunc(list, func(s Session) bool { return !s.Live(now) })
-	slices.SortFunc(list, older)
+	slices.SortFunc(list, Older)
 	return list, next, nil
 }
 
 // How many sessions one step, and one call, of Revoke end where each must be
-// ended by itself.
+// ended by itself, and how long a call goes on.
 const (
 	revokeStep = 200
 	revokeCall = 10_000
+	revokeTime = 5 * time.Second
 )
+
+// revocation is what a Revoke was asked for.
+type revocation struct {
+	tenant string
+	filter Filter
+	except ID
+}
+
+// revokedYet is how far a revocation came whose call had to end: the next call
+// goes on there. From the start again, a verifier's few sessions among a million
+// were never come to.
+type revokedYet struct {
+	next ID
+	left bool // some that have changed meanwhile
+}
+
+// maxRevoking bounds what is remembered of calls that nobody repeated.
+const maxRevoking = 1000
 
 // Revoke ends sessions that match f, but for except when set. It tells how
 // many, and whether to call again. Idempotent. What it has ended stays ended
@@ -543,25 +560,46 @@ const (
 // for a subject, they are deleted one by one.
 func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID) (n int, more bool, revision int64, err error) {
 	if f.Subject == "" && except == "" {
-		if n, revision, err = m.bump(ctx, tenant, f); err == nil {
+		n, revision, failed := m.bump(ctx, tenant, f)
+		if failed == nil {
 			m.settle(ctx, revision)
 			return n, false, revision, nil
 		}
-		m.log.Warn("sessions could not be ended by an epoch; deleting them", "err", err)
+		m.log.Warn("sessions could not be ended by an epoch; deleting them", "err", failed)
 	}
-	for more, n = true, 0; more && n < revokeCall; {
+	what := revocation{tenant, f, except}
+	m.mu.Lock()
+	at := m.revoking[what]
+	delete(m.revoking, what)
+	m.mu.Unlock()
+	began := time.Now()
+	for more = true; more && n < revokeCall && time.Since(began) < revokeTime; {
 		step, cancel := context.WithTimeout(ctx, m.timeout)
-		var done int
-		var last int64
-		done, more, last, err = m.store.DeleteAll(step, tenant, f, except, revokeStep)
+		done, failed := m.store.DeleteAll(step, tenant, f, except, at.next, revokeStep)
 		cancel()
-		n, revision = n+done, max(revision, last) // a step that finds nothing writes nothing
-		if err != nil {
-			return n, true, revision, err
+		n, revision = n+done.N, max(revision, done.Revision)
+		at.left = at.left || done.Left
+		if failed != nil {
+			err = failed
+			break
 		}
+		at.next, more = done.Next, done.Next != ""
+	}
+	if more {
+		m.remember(what, at)
 	}
 	m.settle(ctx, revision)
-	return n, more, revision, nil
+	return n, more || at.left, revision, err
+}
+
+// remember keeps how far a revocation came.
+func (m *Manager) remember(what revocation, at revokedYet) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.revoking) >= maxRevoking {
+		clear(m.revoking) // those calls begin again
+	}
+	m.revoking[what] = at
 }
 
 func (m *Manager) bump(ctx context.Context, tenant string, f Filter) (int, int64, error) {

@@ -328,12 +328,62 @@ func TestALimitOfNoneIsALimitOfOne(t *testing.T) {
 // nothing, so that it has no revision.
 type thorough struct{ *sessions.Memory }
 
-func (s thorough) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (int, bool, int64, error) {
-	n, _, revision, err := s.Memory.DeleteAll(ctx, tenant, f, except, limit)
-	if n == 0 {
-		return 0, false, 0, err
+func (s thorough) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except, after sessions.ID, limit int) (sessions.Removal, error) {
+	r, err := s.Memory.DeleteAll(ctx, tenant, f, except, after, limit)
+	if r.N > 0 && r.Next == "" {
+		r.Next = "ses_3ZZZZZZZZZZZZZZZZZZZZZZZZZ" // the last that there can be
 	}
-	return n, true, revision, err
+	return r, err
+}
+
+// cut answers three revokes, and then only once the test says so.
+type cut struct {
+	*sessions.Memory
+	calls  int
+	mended bool
+	firsts []sessions.ID // what each went on after
+}
+
+func (s *cut) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except, after sessions.ID, limit int) (sessions.Removal, error) {
+	s.calls++
+	s.firsts = append(s.firsts, after)
+	if s.calls > 3 && !s.mended {
+		return sessions.Removal{}, sessions.ErrUnavailable
+	}
+	return s.Memory.DeleteAll(ctx, tenant, f, except, after, limit)
+}
+
+// Each call began at the start: by a verifier, where no index helps, it never got
+// past those that others had made.
+func TestARevokeThatWasCutGoesOnWhereItWas(t *testing.T) {
+	store := &cut{Memory: sessions.NewMemory()}
+	m := sessions.New(store, store, sessions.Config{})
+	_, spared := open(t, m, opening("alice"))
+	for i := range 1000 {
+		open(t, m, opening(fmt.Sprint("user-", i)))
+	}
+	n, more, _, err := m.Revoke(t.Context(), tenant, sessions.Filter{}, spared.ID)
+	if n != 600 || !more || !errors.Is(err, sessions.ErrUnavailable) {
+		t.Fatalf("ended %d, more %v, err %v", n, more, err)
+	}
+	store.mended = true
+	n, more, _, err = m.Revoke(t.Context(), tenant, sessions.Filter{}, spared.ID)
+	if n != 400 || more || err != nil {
+		t.Fatalf("then ended %d, more %v, err %v", n, more, err)
+	}
+	if store.firsts[4] != store.firsts[3] || store.firsts[4] == "" {
+		t.Errorf("it went on after %q, and had come to %q", store.firsts[4], store.firsts[3])
+	}
+	if _, _, _, err := m.Revoke(t.Context(), tenant, sessions.Filter{}, spared.ID); err != nil || store.firsts[len(store.firsts)-1] != "" {
+		t.Errorf("the next one began at %q, err %v", store.firsts[len(store.firsts)-1], err)
+	}
+}
+
+func TestAnIDOfALaterTokenIsNone(t *testing.T) {
+	later := sessions.NewToken().Successor(sessions.NewSalt()).Digest(tenant)
+	if id, err := sessions.ParseID(string(later.ID())); !errors.Is(err, sessions.ErrToken) {
+		t.Errorf("%q, %v", id, err)
+	}
 }
 
 func TestARevokeHasTheRevisionOfItsLastWrite(t *testing.T) {

@@ -270,23 +270,29 @@ func (m *Memory) DeleteID(ctx context.Context, tenant string, id ID) (int64, boo
 }
 
 // List implements Store.
-func (m *Memory) List(ctx context.Context, tenant string, f Filter, after ID, limit int) ([]Session, bool, error) {
+func (m *Memory) List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, next ID, err error) {
 	if err := m.lock(ctx); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	defer m.mu.Unlock()
 	t := m.tenant(tenant)
+	for _, id := range t.after(f, after) {
+		if len(list) == limit {
+			return list, list[limit-1].ID, nil
+		}
+		list = append(list, t.records[t.index[f][id]])
+	}
+	return list, "", nil
+}
+
+// after are the IDs of the sessions that match f and come after that one.
+func (t *memoryTenant) after(f Filter, after ID) []ID {
 	ids := slices.Sorted(maps.Keys(t.index[f]))
 	from, found := slices.BinarySearch(ids, after)
 	if found {
 		from++
 	}
-	to := min(from+limit, len(ids))
-	var list []Session
-	for _, id := range ids[from:to] {
-		list = append(list, t.records[t.index[f][id]])
-	}
-	return list, to < len(ids), nil
+	return ids[from:]
 }
 
 // Count implements Store.
@@ -299,24 +305,25 @@ func (m *Memory) Count(ctx context.Context, tenant string, f Filter) (int, error
 }
 
 // DeleteAll implements Store.
-func (m *Memory) DeleteAll(ctx context.Context, tenant string, f Filter, except ID, limit int) (int, bool, int64, error) {
+func (m *Memory) DeleteAll(ctx context.Context, tenant string, f Filter, except, after ID, limit int) (r Removal, err error) {
 	if err := m.lock(ctx); err != nil {
-		return 0, true, 0, err
+		return r, err
 	}
 	defer m.mu.Unlock()
-	t, n := m.tenant(tenant), 0
-	for id, d := range maps.Clone(t.index[f]) {
+	t := m.tenant(tenant)
+	for _, id := range t.after(f, after) {
 		if id == except {
 			continue
 		}
-		if n == limit {
-			return n, true, m.revision, nil
+		if r.N == limit {
+			return r, nil
 		}
 		m.revision++
-		m.drop(t, d)
-		n++
+		m.drop(t, t.index[f][id])
+		r.N, r.Next, r.Revision = r.N+1, id, m.revision
 	}
-	return n, false, m.revision, nil
+	r.Next = ""
+	return r, nil
 }
 
 // BumpEpoch implements Store. Watches learn of the epoch alone, as they do from

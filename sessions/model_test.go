@@ -159,7 +159,7 @@ func (w *world) play(plan []step) error {
 			return err
 		}
 		synctest.Wait()
-		time.Sleep(time.Millisecond) // so that ids are in the order of their making
+		time.Sleep(time.Millisecond) // so that no two are made at the same moment
 	}
 	w.say("at the end")
 	for i := range w.nodes {

@@ -52,19 +52,21 @@ type Store interface {
 	// DeleteID ends the session with that handle, likewise.
 	DeleteID(ctx context.Context, tenant string, id ID) (revision int64, found bool, err error)
 
-	// List returns up to limit sessions that match f, ordered by ID, after the
-	// given one ("" for the start), and whether there may be more. What an epoch
-	// ended is passed over.
-	List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, more bool, err error)
+	// List returns up to limit sessions that match f, ordered by ID, from those
+	// after the given one ("" for the start), and what to go on after, "" at the
+	// end. What an epoch ended is passed over: a list may be short, or empty, with
+	// more to come.
+	List(ctx context.Context, tenant string, f Filter, after ID, limit int) (list []Session, next ID, err error)
 
 	// Count returns how many sessions match f. It goes by what is stored, so that
 	// some of them may have ended. By a verifier's digest it may be an estimate.
 	Count(ctx context.Context, tenant string, f Filter) (int, error)
 
-	// DeleteAll removes up to limit sessions that match f, but for except when
-	// set, and tells how many and whether there may be more. Idempotent. It must
-	// work when the store refuses puts (etcd NOSPACE): it only deletes.
-	DeleteAll(ctx context.Context, tenant string, f Filter, except ID, limit int) (n int, more bool, revision int64, err error)
+	// DeleteAll removes up to limit of the sessions after the given one ("" for the
+	// start) that match f, but for except when set. With an error the Removal is
+	// what was done until then. Idempotent. It must work when the store refuses puts
+	// (etcd NOSPACE): it only deletes.
+	DeleteAll(ctx context.Context, tenant string, f Filter, except, after ID, limit int) (Removal, error)
 
 	// BumpEpoch ends, by one write, every session that was created before it
 	// and matches f, which may not name a subject. The tenant "" is all of them;
@@ -118,6 +120,14 @@ type Rotation struct {
 type Filter struct {
 	Subject string // exactly this subject
 	Digest  string // made by the verifier with this digest
+}
+
+// Removal is how far a DeleteAll came.
+type Removal struct {
+	N        int   // sessions that it ended
+	Next     ID    // what to go on after; "" at the end
+	Left     bool  // one that it came by has changed meanwhile, and may be there still
+	Revision int64 // of its last write; 0 when there was none
 }
 
 // ChangeKind says what a Change is about.

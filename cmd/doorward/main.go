@@ -57,7 +57,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(devCommand(), serveCommand(), tenantCommand(), verifierCommand(), sessionCommand(), keyringCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), tenantCommand(), verifierCommand(), sessionCommand(), keyringCommand(), backupCommand(), restoreCommand(), versionCommand())
 	return root
 }
 

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,8 @@ type node struct {
 	catalog   *plugins.Catalog
 	service   *service.Service
 	web       *web.Server
+
+	backingUp sync.Mutex
 }
 
 // run serves until ctx ends, then drains. It starts bottom-up and closes
@@ -100,6 +103,9 @@ func run(ctx context.Context, c config, out, errs io.Writer) error {
 		return err
 	}
 	defer closeStore() // last: every room above writes to it
+	if err := cluster.Interrupted(starting, client, storePrefix); err != nil {
+		return fmt.Errorf("%w; run doorward restore again, or empty the store", err)
+	}
 	n, err := assemble(c, client, log)
 	if err != nil {
 		return err
@@ -225,7 +231,7 @@ func assemble(c config, client *clientv3.Client, log *slog.Logger) (*node, error
 	}
 	n.web = web.New(n.service, ring.Box("flow"), web.Config{
 		PublicURL: publicURL, AnyLoopback: c.dev, TrustedProxies: proxies,
-		Ready: n.ready, Metrics: promhttp.Handler(), Log: log,
+		Ready: n.ready, Metrics: promhttp.Handler(), Backup: n.backup, Log: log,
 	})
 	return n, nil
 }

@@ -33,18 +33,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run a production node; refuses to start unless it is safe",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var c config
-			if file != "" {
-				if err := c.fromFile(file); err != nil {
-					return err
-				}
-			}
-			if err := c.fromEnv(os.LookupEnv); err != nil {
-				return err
-			}
-			c.lay(flags)
-			c.complete()
-			if err := c.check(); err != nil {
+			c, err := serveConfig(file, flags)
+			if err != nil {
 				return err
 			}
 			return run(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -53,6 +43,22 @@ func serveCommand() *cobra.Command {
 	serverFlags(cmd, &flags)
 	cmd.Flags().StringVar(&file, "config", "", "YAML configuration file")
 	return cmd
+}
+
+// serveConfig is the configuration of a server for others, checked.
+func serveConfig(file string, flags config) (config, error) {
+	var c config
+	if file != "" {
+		if err := c.fromFile(file); err != nil {
+			return config{}, err
+		}
+	}
+	if err := c.fromEnv(os.LookupEnv); err != nil {
+		return config{}, err
+	}
+	c.lay(flags)
+	c.complete()
+	return c, c.check()
 }
 
 // noArgs refuses arguments as the usage error that they are.

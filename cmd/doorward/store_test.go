@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/doorward/doorward/sessions"
 	"github.com/doorward/doorward/sessions/cluster"
 	sessionsetcd "github.com/doorward/doorward/sessions/etcd"
+	"github.com/doorward/doorward/tenants/seal"
 )
 
 // What only the store in etcd promises, beside the exam.
@@ -317,11 +319,11 @@ func TestAFullStoreStillRevokes(t *testing.T) {
 	if _, found, err := store.DeleteID(t.Context(), tenant, list[1].ID); !found || err != nil {
 		t.Errorf("delete by id: found %v err %v", found, err)
 	}
-	if n, more, _, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{Subject: list[2].Subject}, "", 10); n != 1 || more || err != nil {
-		t.Errorf("delete all of a subject: %d %v %v", n, more, err)
+	if r, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{Subject: list[2].Subject}, "", "", 10); r.N != 1 || r.Next != "" || err != nil {
+		t.Errorf("delete all of a subject: %+v %v", r, err)
 	}
-	if n, more, _, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{}, "", 3); n != 3 || !more || err != nil {
-		t.Errorf("delete some: %d %v %v", n, more, err)
+	if r, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{}, "", "", 3); r.N != 3 || r.Next == "" || err != nil {
+		t.Errorf("delete some: %+v %v", r, err)
 	}
 	if err := store.RemoveTenant(t.Context(), tenant); err != nil {
 		t.Errorf("remove tenant: %v", err)
@@ -352,6 +354,98 @@ func TestWhatAVerifierMadeIsEstimatedAmongManySessions(t *testing.T) {
 	}
 }
 
+// An operator's list after a revoke of all opened every session that was over, and
+// answered 503 when they were many.
+func TestAListPassesOverWhatAnEpochEnded(t *testing.T) {
+	client := startMember(t)
+	store, tenant := storeOn(t, client, sessionsetcd.Config{})
+	const n = 2100 // more than the first pages
+	each(n, 64, func(int) { mustCreate(t, store, tenant) })
+	if _, err := store.BumpEpoch(t.Context(), tenant, sessions.Filter{}); err != nil {
+		t.Fatal(err)
+	}
+	var want []sessions.ID
+	for range 3 {
+		_, s := mustCreate(t, store, tenant)
+		want = append(want, s.ID)
+	}
+	slices.Sort(want)
+	var got []sessions.ID
+	after, calls := sessions.ID(""), 0
+	for more := true; more; calls++ {
+		list, next, err := store.List(t.Context(), tenant, sessions.Filter{}, after, 2)
+		if err != nil || len(list) > 2 {
+			t.Fatal(len(list), err)
+		}
+		for _, s := range list {
+			got = append(got, s.ID)
+		}
+		after, more = next, next != ""
+	}
+	if !slices.Equal(got, want) || calls > 4 {
+		t.Errorf("listed %v in %d calls, want %v", got, calls, want)
+	}
+}
+
+// What a rotation left of a session's first token is sealed by the key of then;
+// when that is gone the session is found and ended all the same.
+func TestASessionWhoseFirstTokenNoLongerOpensIsListedAndEnded(t *testing.T) {
+	client := startMember(t)
+	source := newSource(t, client)
+	store, tenant := newStore(t, client, source, sessionsetcd.Config{}), newTenant(t, source, "a")
+	for what, end := range map[string]func(first sessions.Digest, s sessions.Session) (bool, error){
+		"all of the tenant": func(sessions.Digest, sessions.Session) (bool, error) {
+			r, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{}, "", "", 10)
+			return r.N == 1 && !r.Left, err
+		},
+		"by its first token": func(first sessions.Digest, _ sessions.Session) (bool, error) {
+			_, found, err := store.Delete(t.Context(), tenant, first)
+			return found, err
+		},
+		"by its handle": func(_ sessions.Digest, s sessions.Session) (bool, error) {
+			_, found, err := store.DeleteID(t.Context(), tenant, s.ID)
+			return found, err
+		},
+	} {
+		first, s := mustCreate(t, store, tenant)
+		r := rotation(first, s)
+		if _, err := store.Rotate(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for i := range seal.MaxDataKeys {
+			if _, err := source.RotateKeys(t.Context(), tenant); err != nil {
+				t.Fatal(err)
+			}
+			if i != seal.MaxDataKeys/2 {
+				continue
+			}
+			now, err := store.Find(t.Context(), tenant, r.New) // used, it is sealed anew
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Touch(t.Context(), r.New, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := store.Find(t.Context(), tenant, first); !errors.Is(err, sessions.ErrNotFound) {
+			t.Fatalf("%s: the first token's record still opens: %v", what, err)
+		}
+		list, _, err := store.List(t.Context(), tenant, sessions.Filter{}, "", 10)
+		if err != nil || len(list) != 1 || list[0].ID != s.ID {
+			t.Errorf("%s: listed %v, err %v", what, list, err)
+		}
+		if done, err := end(first, s); !done || err != nil {
+			t.Errorf("%s: done %v, err %v", what, done, err)
+		}
+		if _, err := store.Find(t.Context(), tenant, r.New); !errors.Is(err, sessions.ErrNotFound) {
+			t.Errorf("%s: its token still opens it, or: %v", what, err)
+		}
+		if left, err := client.Get(t.Context(), "/dw/s/", clientv3.WithPrefix()); err != nil || left.Count != 0 {
+			t.Errorf("%s: index entries are left: %v, err %v", what, left.Kvs, err)
+		}
+	}
+}
+
 func TestAStrayIndexEntryHarmsNobodyAndGoes(t *testing.T) {
 	client := startMember(t)
 	store, tenant := storeOn(t, client, sessionsetcd.Config{})
@@ -374,7 +468,7 @@ func TestAStrayIndexEntryHarmsNobodyAndGoes(t *testing.T) {
 	s := stray()
 	_, good := create()
 	list, more, err := store.List(t.Context(), tenant, alices, "", 10)
-	if err != nil || more || len(list) != 1 || list[0].ID != good.ID {
+	if err != nil || more != "" || len(list) != 1 || list[0].ID != good.ID {
 		t.Fatalf("listed %v, more %v, err %v", list, more, err)
 	}
 	if _, err := store.FindID(t.Context(), tenant, s.ID); !errors.Is(err, sessions.ErrNotFound) {
@@ -384,11 +478,8 @@ func TestAStrayIndexEntryHarmsNobodyAndGoes(t *testing.T) {
 		t.Fatalf("deleted: %v %v", found, err)
 	}
 	stray()
-	for more := true; more; {
-		var n int
-		if n, more, _, err = store.DeleteAll(t.Context(), tenant, alices, good.ID, 10); n != 0 || err != nil {
-			t.Fatalf("deleted %d: %v", n, err)
-		}
+	if r, err := store.DeleteAll(t.Context(), tenant, alices, good.ID, "", 10); r.N != 0 || r.Next != "" || err != nil {
+		t.Fatalf("deleted: %+v %v", r, err)
 	}
 	if n, err := store.Count(t.Context(), tenant, alices); n != 1 || err != nil {
 		t.Fatalf("%d entries are left, err %v", n, err)
@@ -516,7 +607,7 @@ func TestAStoreKeepsToAnExternalEtcdsLimits(t *testing.T) {
 	const n = 300
 	createMany(t, store, tenant, n)
 	list, more, err := store.List(t.Context(), tenant, sessions.Filter{}, "", n)
-	if len(list) != n || more || err != nil {
+	if len(list) != n || more != "" || err != nil {
 		t.Fatalf("listed %d, more %v, err %v", len(list), more, err)
 	}
 	var all sync.WaitGroup
@@ -528,8 +619,8 @@ func TestAStoreKeepsToAnExternalEtcdsLimits(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n, more, _, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{}, "", 500); n != len(list) || more || err != nil {
-		t.Fatalf("deleted %d, more %v, err %v", n, more, err)
+	if r, err := store.DeleteAll(t.Context(), tenant, sessions.Filter{}, "", "", 500); r.N != len(list) || r.Next != "" || err != nil {
+		t.Fatalf("deleted: %+v, err %v", r, err)
 	}
 }
 

@@ -49,6 +49,9 @@ var answers = []struct {
 	{plugins.ErrVerifier, 503, "verifier_unavailable", ""}, // operators only: logins meet service.ErrVerifier first
 	{plugins.ErrUnavailable, 503, "unavailable", "The verifier store does not answer. Try again."},
 
+	{ErrRecipients, 422, "invalid", ""},
+	{ErrBusy, 503, "unavailable", "One backup at a time: another is being made on this node. Try again later."},
+
 	{context.DeadlineExceeded, 503, "unavailable", "This took too long. Try again."},
 	{context.Canceled, 503, "unavailable", "The request was given up."},
 }

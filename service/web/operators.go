@@ -424,7 +424,13 @@ func (s *Server) listSessions(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	list, next, err := s.svc.Sessions.List(c.Request().Context(), t.UUID, sessions.Filter{Subject: c.QueryParam("subject")}, sessions.ID(after), limit)
+	from := sessions.ID("")
+	if after != "" {
+		if from, err = sessions.ParseID(after); err != nil {
+			return unreadable("page_token is not one that this list has given.")
+		}
+	}
+	list, next, err := s.svc.Sessions.List(c.Request().Context(), t.UUID, sessions.Filter{Subject: c.QueryParam("subject")}, from, limit)
 	if err != nil {
 		return err
 	}

@@ -164,6 +164,7 @@ func TestListsComeInPages(t *testing.T) {
 	for _, query := range []string{"limit=0", "limit=-1", "limit=x", "limit=1&limit=2", "page_token=!", "page_token=" + strings.Repeat("A", 100), "tenant=x"} {
 		s.operate("GET /tenants?"+query, "").is(400, "invalid")
 	}
+	s.operate("GET /tenants/acme/sessions?page_token=YWJj", "").is(400, "invalid") // it was page one
 }
 
 func TestConfigAndSecrets(t *testing.T) {

@@ -85,6 +85,8 @@ func (s *Server) adminMap() []route {
 		{"DELETE", "/tenants/:tenant/sessions/:session", s.endSession, 0},
 		{"POST", "/tenants/:tenant/sessions/revoke", s.revokeSessions, 0},
 		{"POST", "/sessions/revoke", s.revokeEverybody, 0},
+
+		{"POST", "/backup", s.backup, ownTime},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -40,6 +41,11 @@ type Config struct {
 
 	// Metrics serves GET /metrics on the admin listener; nil leaves it out.
 	Metrics http.Handler
+
+	// Backup makes a backup of the store, encrypted to age recipients, as a file
+	// that nobody else knows; the caller closes it. ErrRecipients, ErrBusy. nil leaves
+	// it out.
+	Backup func(ctx context.Context, recipients []string) (*os.File, error)
 
 	// Log takes one line a request; nil discards.
 	Log *slog.Logger

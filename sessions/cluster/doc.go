@@ -5,6 +5,9 @@
 // call, and the listeners that etcd insists on are Unix sockets in a private
 // directory, so that no port is open and a data directory is all there is.
 //
+// Backup and Restore are of keys and values, so that they are the same for either,
+// and what was saved of the one can go into the other.
+//
 // A member keeps its database in order by itself while Run runs. It holds an
 // exclusive lock on the data directory for as long as it runs: two processes on
 // one directory would lose what both were told is safe. It knows no sessions,

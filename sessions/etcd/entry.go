@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -90,7 +88,7 @@ func (e entry) deletes(keys indexer) []clientv3.Op {
 // is garbage to be deleted.
 func (s *Store) current(ctx context.Context, keys *seal.Keys, tenant string, d sessions.Digest) (entry, error) {
 	list := []entry{{tenant: tenant, digest: d}}
-	if _, err := s.read(ctx, keys, tenant, list); err != nil {
+	if _, err := s.read(ctx, keys, tenant, list, epochs{}); err != nil {
 		return entry{}, err
 	}
 	switch {
@@ -98,6 +96,8 @@ func (s *Store) current(ctx context.Context, keys *seal.Keys, tenant string, d s
 		return entry{}, sessions.ErrNotFound
 	case list[0].superseded():
 		return s.named(ctx, keys, tenant, list[0].session.ID)
+	case list[0].err != nil && !d.Later(): // it may be what a rotation left
+		return s.named(ctx, keys, tenant, d.ID())
 	}
 	return list[0], nil // one that does not open is deleted as it is
 }
@@ -116,13 +116,13 @@ func (s *Store) named(ctx context.Context, keys *seal.Keys, tenant string, id se
 		if err := list[0].goesBy(entries[0]); err != nil {
 			return entry{}, err
 		}
-		_, err := s.read(ctx, keys, tenant, list)
+		_, err := s.read(ctx, keys, tenant, list, epochs{})
 		return list[0], err
 	}
 	if kvs := got.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		err = s.fill(ctx, keys, &e, kvs[0])
 	}
-	if err == nil && (e.record == nil || e.superseded()) { // rotated, and ended since
+	if err == nil && (e.record == nil || e.superseded() || e.err == nil && !e.names()) { // rotated, and ended since
 		err = sessions.ErrNotFound
 	}
 	return e, err
@@ -142,8 +142,9 @@ func (e *entry) goesBy(index *mvccpb.KeyValue) error {
 }
 
 // read reads what is under the digests of list, all of one tenant, and the
-// tenant's epochs as they were then or later.
-func (s *Store) read(ctx context.Context, keys *seal.Keys, tenant string, list []entry) (ended epochs, err error) {
+// tenant's epochs as they were then or later: ended, as they were before, where
+// the list is empty.
+func (s *Store) read(ctx context.Context, keys *seal.Keys, tenant string, list []entry, ended epochs) (epochs, error) {
 	for len(list) > 0 {
 		ops := epochReads(tenant)
 		page := list[:min(s.txnOps-len(ops), len(list))]
@@ -155,6 +156,7 @@ func (s *Store) read(ctx context.Context, keys *seal.Keys, tenant string, list [
 		if err != nil {
 			return epochs{}, unavailable("read sessions", err)
 		}
+		ended = epochs{}
 		ended.read(got)
 		for i := range page {
 			var record *mvccpb.KeyValue
@@ -167,104 +169,4 @@ func (s *Store) read(ctx context.Context, keys *seal.Keys, tenant string, list [
 		}
 	}
 	return ended, nil
-}
-
-// place is how far a reader of a filter's sessions has come.
-type place struct {
-	tenant    string
-	bySubject bool // along the subject's entries; else along the first tokens' records
-	from, end string
-	over      bool
-}
-
-func begins(keys indexer, tenant string, f sessions.Filter) place {
-	if f.Subject != "" {
-		entries := subjectEntries(keys, tenant, f.Subject)
-		return place{tenant: tenant, bySubject: true, from: entries, end: clientv3.GetPrefixRangeEnd(entries)}
-	}
-	return place{tenant: tenant, from: records(tenant), end: firsts(tenant)}
-}
-
-// after goes on behind that session.
-func (p *place) after(id sessions.ID) { p.from += id.First().Key() + "\x00" }
-
-// page reads up to limit sessions on from at, with the tenant's epochs as they
-// were then or later. Those that have ended may be among them, or gone.
-func (s *Store) page(ctx context.Context, keys *seal.Keys, at *place, limit int) ([]entry, epochs, error) {
-	next := clientv3.OpGet(at.from, clientv3.WithRange(at.end), clientv3.WithLimit(int64(limit)))
-	got, err := s.client.Txn(ctx).Then(append(epochReads(at.tenant), next)...).Commit()
-	if err != nil {
-		return nil, epochs{}, unavailable("read sessions", err)
-	}
-	var ended epochs
-	ended.read(got)
-	found := got.Responses[epochOps].GetResponseRange()
-	if at.over = !found.More; found.More {
-		at.from = string(found.Kvs[len(found.Kvs)-1].Key) + "\x00"
-	}
-	list := make([]entry, 0, len(found.Kvs))
-	for _, kv := range found.Kvs {
-		d, err := digestIn(kv.Key)
-		if err != nil {
-			return nil, epochs{}, fmt.Errorf("read session key %s: %w", kv.Key, err)
-		}
-		e := entry{tenant: at.tenant, id: d.ID(), digest: d}
-		if at.bySubject {
-			err = e.goesBy(kv)
-		} else {
-			err = s.fill(ctx, keys, &e, kv)
-		}
-		if err != nil {
-			return nil, epochs{}, err
-		}
-		list = append(list, e)
-	}
-	if !at.bySubject {
-		list, err = s.follow(ctx, keys, at.tenant, list, &ended)
-		return list, ended, err
-	}
-	later, err := s.read(ctx, keys, at.tenant, list)
-	return list, later, err
-}
-
-// follow reads what became of those in list that were rotated, and leaves out
-// those that have ended since.
-func (s *Store) follow(ctx context.Context, keys *seal.Keys, tenant string, list []entry, ended *epochs) ([]entry, error) {
-	kept, moved := list[:0], []entry(nil)
-	var entries []clientv3.Op
-	for _, e := range list {
-		if !e.superseded() {
-			kept = append(kept, e)
-			continue
-		}
-		moved = append(moved, e)
-		entries = append(entries, clientv3.OpGet(idKey(tenant, e.id)))
-	}
-	if len(moved) == 0 {
-		return kept, nil
-	}
-	found := moved[:0]
-	for len(entries) > 0 {
-		page := entries[:min(s.txnOps, len(entries))]
-		entries = entries[len(page):]
-		got, err := s.client.Txn(ctx).Then(page...).Commit()
-		if err != nil {
-			return nil, unavailable("read session index", err)
-		}
-		for i := range page {
-			e := moved[i]
-			if kvs := got.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-				if err := e.goesBy(kvs[0]); err != nil {
-					return nil, err
-				}
-				found = append(found, e)
-			}
-		}
-		moved = moved[len(page):]
-	}
-	later, err := s.read(ctx, keys, tenant, found)
-	*ended = ended.merge(later)
-	kept = append(kept, found...)
-	slices.SortFunc(kept, func(a, b entry) int { return strings.Compare(string(a.id), string(b.id)) })
-	return kept, err
 }

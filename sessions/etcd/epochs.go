@@ -89,18 +89,6 @@ func (e *epochs) read(done *clientv3.TxnResponse) {
 	}
 }
 
-// merge is what counts when later was read after e: a key only ever grows.
-func (e epochs) merge(later epochs) epochs {
-	later.all = max(e.all, later.all)
-	for verifier, at := range e.verifiers {
-		if later.verifiers == nil {
-			later.verifiers = map[string]int64{}
-		}
-		later.verifiers[verifier] = max(at, later.verifiers[verifier])
-	}
-	return later
-}
-
 // has reports whether an epoch has ended s.
 func (e *epochs) has(s sessions.Session) bool {
 	return s.Born <= e.all || s.Born <= e.verifiers[s.Verifier.Digest]

@@ -27,8 +27,9 @@ var (
 )
 
 const (
-	firstPage = 500    // keys that Load reads at first
-	lastPage  = 32_000 // and in the end: each page makes etcd count all that are left
+	firstPage = 500      // keys that Load reads at first
+	lastPage  = 32_000   // and in the end: each page makes etcd count all that are left
+	pageBytes = 16 << 20 // what it reads at once, about
 
 	keysTime = 2 * time.Second // bound on reading a tenant's keys for one change
 )
@@ -48,8 +49,8 @@ func (s *Store) Load(ctx context.Context, records bool, apply func(sessions.Chan
 	go func() {
 		defer close(pages)
 		more := true
-		for limit := int64(firstPage); more; limit = min(2*limit, lastPage) {
-			got, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
+		for limit := firstPage; more; {
+			got, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision))
 			if err != nil {
 				reading <- unavailable("load sessions", err)
 				return
@@ -60,19 +61,37 @@ func (s *Store) Load(ctx context.Context, records bool, apply func(sessions.Chan
 			if more = got.More; more {
 				from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
 			}
+			limit = nextPage(limit, got.Kvs)
 			pages <- got.Kvs
 		}
 		reading <- nil
 	}()
 	for page := range pages {
-		for _, change := range s.opened(ctx, page) {
+		changes := s.opened(ctx, page)
+		if ctx.Err() != nil {
+			continue // its reader ends too
+		}
+		for _, change := range changes {
 			apply(change)
 		}
 	}
 	if err := <-reading; err != nil {
 		return 0, err
 	}
+	if err := ctx.Err(); err != nil {
+		return 0, unavailable("load sessions", err)
+	}
 	return revision, nil
+}
+
+// nextPage is how many keys Load reads after a page: twice as many, but no more
+// than pageBytes of such as those were.
+func nextPage(limit int, page []*mvccpb.KeyValue) int {
+	size := 1
+	for _, kv := range page {
+		size += len(kv.Key) + len(kv.Value)
+	}
+	return max(firstPage, min(2*limit, lastPage, pageBytes*max(1, len(page))/size))
 }
 
 // opened are the changes that keys say, their records opened on all processors:
@@ -88,7 +107,7 @@ func (s *Store) opened(ctx context.Context, kvs []*mvccpb.KeyValue) []sessions.C
 	for part := range slices.Chunk(changes, max(1, (len(changes)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
 		all.Go(func() {
 			for i := range part {
-				if open := part[i].Session; open != nil {
+				if open := part[i].Session; open != nil && ctx.Err() == nil {
 					session, err := open()
 					part[i].Session = func() (sessions.Session, error) { return session, err }
 				}
@@ -183,7 +202,7 @@ func (s *Store) leave(ask chan<- struct{}) {
 func (s *Store) changes(ctx context.Context, events []*clientv3.Event) []sessions.Change {
 	changes := make([]sessions.Change, 0, len(events))
 	for _, event := range events {
-		change, ok := s.put(ctx, event.Kv)
+		change, ok := s.put(context.WithoutCancel(ctx), event.Kv) // it may be opened after the watch has ended
 		if event.Type == clientv3.EventTypeDelete {
 			// An epoch's key goes with the tenant and all its records.
 			ok = ok && change.Kind == sessions.Put
@@ -215,8 +234,7 @@ func (s *Store) put(ctx context.Context, kv *mvccpb.KeyValue) (sessions.Change, 
 	return sessions.Change{
 		Kind: sessions.Put, Revision: kv.ModRevision, Digest: d,
 		Session: func() (sessions.Session, error) {
-			// It may be called after the watch that brought it has ended.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTime)
+			ctx, cancel := context.WithTimeout(ctx, keysTime)
 			defer cancel()
 			keys, err := s.keys(ctx, tenant, 0)
 			if err != nil {

@@ -110,7 +110,7 @@ func recordKey(tenant string, d sessions.Digest) string { return records(tenant)
 func records(tenant string) string { return recordPrefix + tenant + "/" }
 
 // firsts is the end of the tokens that sessions began with: digests begin with a
-// bit that says so, and are written five bits a letter.
+// bit that says so, and are written five bits a letter, the first with three.
 func firsts(tenant string) string { return records(tenant) + "4" }
 
 func challengeKey(tenant string, id sessions.ChallengeID) string {

@@ -50,58 +50,68 @@ func (s *Store) delete(ctx context.Context, tenant string, read func(*seal.Keys)
 
 // DeleteAll implements sessions.Store. Each session is deleted under its own
 // condition within one transaction; what was rotated or touched meanwhile is
-// left for the next call.
-func (s *Store) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except sessions.ID, limit int) (n int, more bool, revision int64, err error) {
+// left for the next call. No index is by verifiers: where f names one, the call
+// goes through what fits into its time and may find nothing.
+func (s *Store) DeleteAll(ctx context.Context, tenant string, f sessions.Filter, except, after sessions.ID, limit int) (r sessions.Removal, err error) {
 	keys, err := s.keys(ctx, tenant, 0)
 	if err != nil {
-		return 0, true, 0, unavailable("read tenant keys", err)
+		return r, unavailable("read tenant keys", err)
 	}
 	at := begins(keys, tenant, f)
-	left := false
-	for n < limit && !at.over {
-		page := min(limit-n+1, s.txnOps-epochOps) // one more: except may be among them
-		list, _, err := s.page(ctx, keys, &at, page)
+	if after != "" {
+		at.goOn(after)
+	}
+	for i := range listPages {
+		size := limit - r.N + 1 // one more: except may be among them
+		if f.Digest != "" {
+			size = 2 * size
+		}
+		if i > 0 {
+			size = max(size, deepPage)
+		}
+		list, _, err := s.page(ctx, keys, &at, size)
 		if err != nil {
-			return n, true, revision, err
+			return r, err
 		}
 		list = slices.DeleteFunc(list, func(e entry) bool {
 			return e.id == except || f.Digest != "" && !e.is(f)
 		})
-		if len(list) > limit-n {
-			list, left = list[:limit-n], true
+		if len(list) > limit-r.N {
+			list = list[:limit-r.N]
+			at.goOn(list[len(list)-1].id)
 		}
-		if len(list) == 0 {
-			continue
+		for some := range slices.Chunk(list, s.txnOps) {
+			if err := s.deleteEach(ctx, keys, some, &r); err != nil {
+				return r, err
+			}
 		}
-		ended, all, last, err := s.deleteEach(ctx, keys, list)
-		if err != nil {
-			return n, true, revision, err
+		if r.Next = at.next(); r.N == limit || at.over {
+			break
 		}
-		n, revision, left = n+ended, last, left || !all
 	}
-	return n, left || !at.over, revision, nil
+	return r, nil
 }
 
-// deleteEach deletes what has not changed since it was read, and tells how many
-// sessions that ended and whether it was all of them.
-func (s *Store) deleteEach(ctx context.Context, keys *seal.Keys, list []entry) (ended int, all bool, revision int64, err error) {
+// deleteEach deletes what has not changed since it was read, and notes in r what
+// came of that.
+func (s *Store) deleteEach(ctx context.Context, keys *seal.Keys, list []entry, r *sessions.Removal) error {
 	var ops []clientv3.Op
 	for _, e := range list {
 		ops = append(ops, clientv3.OpTxn(e.unchanged(), e.deletes(keys), nil))
 	}
 	done, err := s.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
-		return 0, false, 0, failed("delete sessions", err)
+		return failed("delete sessions", err)
 	}
-	all = true
 	for i, e := range list {
 		met := done.Responses[i].GetResponseTxn().Succeeded
-		all = all && met
+		r.Left = r.Left || !met
 		if met && e.record != nil {
-			ended++
+			r.N++
 		}
 	}
-	return ended, all, done.Header.Revision, nil
+	r.Revision = done.Header.Revision
+	return nil
 }
 
 // removePage is how many keys one delete of RemoveTenant takes. A delete of

@@ -258,10 +258,11 @@ func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) 
 	}
 	old := recordKey(r.Was.Tenant, r.Old)
 	when := append(noEpochSince(r.Was), clientv3.Compare(clientv3.ModRevision(old), "=", r.Was.Revision))
-	mark := clientv3.OpPut(old, sealed(keys, old, r.Old, r.Was), clientv3.WithIgnoreLease())
-	puts := s.puts(keys, r.New, r.Next)
+	// The mark is what a list comes by first, so it lasts as long as what it stands
+	// for: on the lease of now, whatever the clock was when it was made.
+	puts := append(s.puts(keys, r.New, r.Next), put{old, sealed(keys, old, r.Old, r.Was)})
 	done, err := s.leased(ctx, r.Next.ExpiresAt, len(puts), func(lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
-		ops := []clientv3.Op{mark}
+		var ops []clientv3.Op
 		for _, p := range puts {
 			ops = append(ops, clientv3.OpPut(p.key, p.value, clientv3.WithLease(lease)))
 		}
@@ -275,63 +276,3 @@ func (s *Store) Rotate(ctx context.Context, r sessions.Rotation) (int64, error) 
 	}
 	return done.Header.Revision, nil
 }
-
-// List implements sessions.Store.
-func (s *Store) List(ctx context.Context, tenant string, f sessions.Filter, after sessions.ID, limit int) ([]sessions.Session, bool, error) {
-	keys, err := s.keys(ctx, tenant, 0)
-	if err != nil {
-		return nil, false, unavailable("read tenant keys", err)
-	}
-	at := begins(keys, tenant, f)
-	if after != "" {
-		at.after(after)
-	}
-	var list []sessions.Session
-	for len(list) < limit && !at.over {
-		page, ended, err := s.page(ctx, keys, &at, limit-len(list))
-		if err != nil {
-			return nil, false, err
-		}
-		for _, e := range page {
-			if e.is(f) && !ended.has(e.session) {
-				list = append(list, e.session)
-			}
-		}
-	}
-	return list, !at.over, nil
-}
-
-// Count implements sessions.Store. No index is by verifiers: what they made is
-// estimated from the first sessions of the tenant. Digests are random, so that
-// these are a fair sample.
-func (s *Store) Count(ctx context.Context, tenant string, f sessions.Filter) (int, error) {
-	keys, err := s.keys(ctx, tenant, 0)
-	if err != nil {
-		return 0, unavailable("read tenant keys", err)
-	}
-	at := begins(keys, tenant, f)
-	got, err := s.client.Get(ctx, at.from, clientv3.WithRange(at.end), clientv3.WithCountOnly())
-	if err != nil {
-		return 0, unavailable("count sessions", err)
-	}
-	if f.Digest == "" || got.Count == 0 {
-		return int(got.Count), nil
-	}
-	list, _, err := s.page(ctx, keys, &at, sample)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, e := range list {
-		if e.is(f) {
-			n++
-		}
-	}
-	if at.over {
-		return n, nil
-	}
-	return int(int64(n) * got.Count / sample), nil
-}
-
-// sample is how many sessions a verifier's are estimated from.
-const sample = 1000

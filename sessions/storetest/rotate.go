@@ -74,7 +74,7 @@ func rotates(e exam) {
 	}
 	for _, f := range []sessions.Filter{{}, {Subject: "alice"}, {Digest: s.Verifier.Digest}} {
 		list, more, err := e.store.List(e.Context(), e.a, f, "", 10)
-		if err != nil || more || len(list) != 1 || list[0].Revision != next.Revision {
+		if err != nil || more != "" || len(list) != 1 || list[0].Revision != next.Revision {
 			e.Fatalf("%+v lists %v, more %v, err %v", f, list, more, err)
 		}
 		if n, err := e.store.Count(e.Context(), e.a, f); n != 1 || err != nil {
@@ -88,8 +88,8 @@ func rotates(e exam) {
 	e.present(e.a, d, was)
 	again := e.rotation(r.New, next)
 	e.rotate(again)
-	if n, _, _, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Subject: "alice"}, "", 10); n != 1 || err != nil {
-		e.Fatalf("delete all ended %d, err %v", n, err)
+	if r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Subject: "alice"}, "", "", 10); r.N != 1 || err != nil {
+		e.Fatalf("delete all ended %d, err %v", r.N, err)
 	}
 	e.gone(e.a, s.ID, d, r.New, again.New)
 }
@@ -174,15 +174,15 @@ func rotatedOnce(e exam) {
 		var got []sessions.ID
 		after := sessions.ID("")
 		for more := true; more; {
-			var list []sessions.Session
-			var err error
-			if list, more, err = e.store.List(e.Context(), e.a, f, after, 2); err != nil {
+			list, next, err := e.store.List(e.Context(), e.a, f, after, 2)
+			if err != nil {
 				e.Fatal(err)
 			}
 			for _, s := range list {
 				e.present(e.a, last[s.ID], s)
-				got, after = append(got, s.ID), s.ID
+				got = append(got, s.ID)
 			}
+			after, more = next, next != ""
 		}
 		if !slices.Equal(got, want) {
 			e.Fatalf("%+v lists %v, want %v", f, got, want)
@@ -193,11 +193,11 @@ func rotatedOnce(e exam) {
 	}
 	left := len(want)
 	for _, f := range []sessions.Filter{{Subject: "alice"}, {Digest: "sha256:abc"}, {}} {
-		n, more, _, err := e.store.DeleteAll(e.Context(), e.a, f, want[0], 2)
-		if n != 2 || !more || err != nil {
-			e.Fatalf("%+v: %d have ended, want 2, more %v, err %v", f, n, more, err)
+		r, err := e.store.DeleteAll(e.Context(), e.a, f, want[0], "", 2)
+		if r.N != 2 || r.Next == "" || err != nil {
+			e.Fatalf("%+v: want 2 ended and more: %+v, err %v", f, r, err)
 		}
-		left -= n
+		left -= r.N
 		if got := e.list(sessions.Filter{}); len(got) != left || got[0] != want[0] {
 			e.Fatalf("left are %v, want %d and %v first", got, left, want[0])
 		}
@@ -288,11 +288,12 @@ func epochs(e exam) {
 			e.Fatal(err)
 		}
 		e.present(e.a, dNew, sNew)
-		for more := true; more; {
-			var err error
-			if _, more, _, err = e.store.DeleteAll(e.Context(), e.a, sessions.Filter{}, "", 10); err != nil {
-				e.Fatal(err)
+		for more, after := true, sessions.ID(""); more; {
+			r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{}, "", after, 10)
+			if err != nil || r.Left {
+				e.Fatal(r, err)
 			}
+			after, more = r.Next, r.Next != ""
 		}
 		if n, err := e.store.Count(e.Context(), e.a, sessions.Filter{}); n != 0 || err != nil {
 			e.Fatalf("%s: %d are left, err %v", epoch.name, n, err)
@@ -370,7 +371,13 @@ func threeWayRace(e exam) {
 		})
 	}
 	all.Wait()
-	if n, err := e.store.Count(e.Context(), e.a, sessions.Filter{}); n != 0 || err != nil {
-		e.Fatalf("%d index entries are left, err %v", n, err)
+	filters := []sessions.Filter{{}}
+	for lane := range lanes {
+		filters = append(filters, sessions.Filter{Subject: fmt.Sprint("racer-", lane)})
+	}
+	for _, f := range filters {
+		if n, err := e.store.Count(e.Context(), e.a, f); n != 0 || err != nil {
+			e.Fatalf("%+v: %d are left, err %v", f, n, err)
+		}
 	}
 }

@@ -143,9 +143,9 @@ func (e exam) present(tenant string, d sessions.Digest, want sessions.Session) {
 
 func (e exam) list(f sessions.Filter) []sessions.ID {
 	e.Helper()
-	list, more, err := e.store.List(e.Context(), e.a, f, "", 1000)
-	if err != nil || more {
-		e.Fatalf("list: more %v, err %v", more, err)
+	list, next, err := e.store.List(e.Context(), e.a, f, "", 1000)
+	if err != nil || next != "" {
+		e.Fatalf("list: next %q, err %v", next, err)
 	}
 	ids := []sessions.ID{}
 	for _, s := range list {
@@ -182,8 +182,8 @@ func isolated(e exam) {
 	if _, found, err := e.store.DeleteID(e.Context(), e.b, s.ID); found || err != nil {
 		e.Fatalf("another tenant deleted by id: %v %v", found, err)
 	}
-	if n, _, _, err := e.store.DeleteAll(e.Context(), e.b, sessions.Filter{}, "", 100); n != 0 || err != nil {
-		e.Fatalf("another tenant deleted %d: %v", n, err)
+	if r, err := e.store.DeleteAll(e.Context(), e.b, sessions.Filter{}, "", "", 100); r.N != 0 || err != nil {
+		e.Fatalf("another tenant deleted %d: %v", r.N, err)
 	}
 	for _, f := range []sessions.Filter{{}, {Subject: "alice"}, {Digest: s.Verifier.Digest}} {
 		if list, _, err := e.store.List(e.Context(), e.b, f, "", 10); len(list) != 0 || err != nil {
@@ -283,9 +283,8 @@ func lists(e exam) {
 	var got []sessions.ID
 	after, pages := sessions.ID(""), 0
 	for more := true; more; pages++ {
-		var list []sessions.Session
-		var err error
-		if list, more, err = e.store.List(e.Context(), e.a, sessions.Filter{}, after, 3); err != nil {
+		list, next, err := e.store.List(e.Context(), e.a, sessions.Filter{}, after, 3)
+		if err != nil {
 			e.Fatal(err)
 		}
 		if len(list) > 3 || pages > 7 {
@@ -293,8 +292,8 @@ func lists(e exam) {
 		}
 		for _, s := range list {
 			got = append(got, s.ID)
-			after = s.ID
 		}
+		after, more = next, next != ""
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		e.Fatalf("pages differ (-want +got):\n%s", diff)
@@ -335,17 +334,17 @@ func deletesAll(e exam) {
 		ids = append(ids, s.ID)
 	}
 	bob, _ := e.create(e.a, "bob")
-	total, steps := 0, 0
+	total, steps, after := 0, 0, sessions.ID("")
 	for more := true; more; steps++ {
-		var n int
-		var err error
-		if n, more, _, err = e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Subject: "alice"}, ids[2], 2); err != nil {
+		r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Subject: "alice"}, ids[2], after, 2)
+		if err != nil {
 			e.Fatal(err)
 		}
-		if n > 2 || steps > 6 {
-			e.Fatalf("step %d ended %d", steps, n)
+		if r.N > 2 || r.Left || steps > 6 {
+			e.Fatalf("step %d: %+v", steps, r)
 		}
-		total += n
+		total += r.N
+		after, more = r.Next, r.Next != ""
 	}
 	if got := e.list(sessions.Filter{Subject: "alice"}); total != 4 || !slices.Equal(got, ids[2:3]) {
 		e.Fatalf("ended %d, left %v, want %v", total, got, ids[2:3])
@@ -353,11 +352,18 @@ func deletesAll(e exam) {
 	if _, err := e.store.Find(e.Context(), e.a, bob); err != nil {
 		e.Fatalf("bob: %v", err)
 	}
-	if n, more, _, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Digest: "sha256:abc"}, "", 100); n != 2 || more || err != nil {
-		e.Fatalf("by verifier: %d %v %v", n, more, err)
+	token, s := e.session(e.a, "carol")
+	s.Verifier.Digest = "sha256:other"
+	e.must(e.store.Create(e.Context(), sessions.Creation{Digest: token.Digest(e.a), Session: s}))
+	if r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Digest: s.Verifier.Digest}, "", "", 100); r.N != 1 || r.Next != "" || r.Left || err != nil {
+		e.Fatalf("of one verifier among another's: %+v %v", r, err)
 	}
-	if n, more, _, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{}, "", 100); n != 0 || more || err != nil {
-		e.Fatalf("of nothing: %d %v %v", n, more, err)
+	e.absent(e.a, token.Digest(e.a))
+	if r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{Digest: "sha256:abc"}, "", "", 100); r.N != 2 || r.Next != "" || r.Left || err != nil {
+		e.Fatalf("by verifier: %+v %v", r, err)
+	}
+	if r, err := e.store.DeleteAll(e.Context(), e.a, sessions.Filter{}, "", "", 100); r != (sessions.Removal{}) || err != nil {
+		e.Fatalf("of nothing: %+v %v", r, err)
 	}
 }
 
@@ -377,6 +383,11 @@ func removesTenant(e exam) {
 	e.present(e.b, other, s)
 	if got := e.list(sessions.Filter{}); len(got) != 0 {
 		e.Fatalf("left: %v", got)
+	}
+	for _, f := range []sessions.Filter{{}, {Subject: "alice"}} {
+		if n, err := e.store.Count(e.Context(), e.a, f); n != 0 || err != nil {
+			e.Fatalf("%+v: %d are left, err %v", f, n, err)
+		}
 	}
 	if _, err := e.store.SpendAttempt(e.Context(), e.a, id); !errors.Is(err, sessions.ErrNotFound) {
 		e.Fatalf("its challenge: %v", err)
@@ -430,7 +441,7 @@ func over(e exam) {
 	if _, _, err := e.store.List(ctx, e.a, sessions.Filter{}, "", 1); !errors.Is(err, sessions.ErrUnavailable) {
 		e.Errorf("list: %v", err)
 	}
-	if _, _, _, err := e.store.DeleteAll(ctx, e.a, sessions.Filter{}, "", 1); !errors.Is(err, sessions.ErrUnavailable) {
+	if _, err := e.store.DeleteAll(ctx, e.a, sessions.Filter{}, "", "", 1); !errors.Is(err, sessions.ErrUnavailable) {
 		e.Errorf("delete all: %v", err)
 	}
 	e.present(e.a, d, s)

@@ -9,9 +9,9 @@ BENCH_SESSIONS ?= 10000,100000
 BENCH_TIME     ?= 6s
 BENCHED        := ./cmd/doorward ./service/web ./plugins/sandbox
 
-.PHONY: build verifiers run test lint unit soak bench fuzz toolchains guests clean
+.PHONY: build verifiers engine run test lint unit soak bench fuzz toolchains guests clean
 
-build: verifiers
+build: verifiers engine
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/doorward ./cmd/doorward
 	$(GO) build -trimpath -o bin/doorload ./cmd/doorload
 
@@ -22,6 +22,16 @@ verifiers:
 		$(GO) run ./sdk/verifiers/build $$v bin/verifiers/$$v.wasm && \
 		{ cmp -s bin/verifiers/$$v.wasm cmd/doorward/verifiers/$$v.wasm || cp bin/verifiers/$$v.wasm cmd/doorward/verifiers/$$v.wasm; } || exit 1; \
 	done
+
+# The engine of verifiers in JavaScript goes into the program where it can be built:
+# that takes clang, and npm for QuickJS's source.
+engine:
+	@if command -v clang-14 >/dev/null && command -v wasm-ld-14 >/dev/null && [ -d /usr/include/wasm32-wasi ] && \
+		ls /usr/lib/llvm-14/lib/clang/14.*/lib/wasi/libclang_rt.builtins-wasm32.a >/dev/null 2>&1 && command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory $(ENGINE); \
+	else \
+		echo "without the JavaScript engine (doorward verifier build makes no .js): it needs clang-14, lld-14, wasi-libc, libclang-rt-14-dev-wasm32 and npm; as root, make toolchains installs them" >&2; \
+	fi
 
 run: build
 	bin/doorward dev
@@ -50,7 +60,7 @@ unit:
 # verifiers in C, Rust, AssemblyScript and JavaScript. Rust is called by its path: a
 # newer one that stands before it has no Wasm library. nodejs and npm are there
 # wherever node and npm are, whoever installed them.
-PACKAGES := apache2-utils clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
+PACKAGES := apache2-utils curl openssl clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc libstd-rust-dev-wasm32
 NPM      := assemblyscript@0.27.31 qjsc@0.3.0
 NPM_DIR  := bin/npm
 NPM_DONE := $(NPM_DIR)/$(firstword $(NPM))+$(lastword $(NPM))
@@ -73,67 +83,80 @@ $(NPM_DONE):
 	npm install --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(NPM_DIR) $(NPM)
 	@touch $@
 
-# One verifier in five languages, for the tests, and one that only works: the
-# files are bin/guests/LANGUAGE.wasm and LANGUAGE-work.wasm.
-GUESTS   := plugins/testdata/guests
+# The SDK's example in five languages, for the tests, one that only works, and one
+# that calls every function of the SDK: the files are bin/guests/LANGUAGE.wasm,
+# LANGUAGE-work.wasm and LANGUAGE-probe.wasm. A project is put together as an author
+# has it: the glue beside the source.
+SDK      := sdk/guest
+WORK     := plugins/testdata/guests
 BUILT    := bin/guests
 GUEST_C  := clang-14 --target=wasm32-wasi -O2 -mexec-model=reactor
 STACK    := -Wl,--strip-all -Wl,--stack-first # what runs over it traps, and does not write over data
 
 guests: toolchains
-	@mkdir -p $(BUILT)/quickjs
-	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l.wasm $(BUILT)/$l-work.wasm)
+	@mkdir -p $(BUILT)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l.wasm) $(foreach l,js c rust assemblyscript go,$(BUILT)/$l-work.wasm) $(foreach l,js c rust assemblyscript,$(BUILT)/$l-probe.wasm)
 
-$(BUILT)/c.wasm: $(GUESTS)/c/verifier.c $(GUESTS)/c/doorward.h
-	$(GUEST_C) -Wall -Werror $(STACK) -o $@ $<
+$(BUILT)/c.wasm: $(SDK)/c/hello/verifier.c $(SDK)/c/doorward.h
+	$(GUEST_C) -Wall -Werror -I$(SDK)/c $(STACK) -o $@ $<
 
-$(BUILT)/c-work.wasm: $(GUESTS)/c/work.c $(GUESTS)/c/doorward.h
-	$(GUEST_C) -Wall -Werror $(STACK) -o $@ $<
+$(BUILT)/c-%.wasm: $(WORK)/c/%.c $(SDK)/c/doorward.h
+	$(GUEST_C) -Wall -Werror -I$(SDK)/c $(STACK) -o $@ $<
 
-RUSTC := /usr/bin/rustc --edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C linker=wasm-ld-14 -C strip=symbols
+RUSTC := /usr/bin/rustc --edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C linker=wasm-ld-14 -C link-arg=-zstack-size=262144 -C strip=symbols
 
-$(BUILT)/rust.wasm: $(GUESTS)/rust/verifier.rs $(GUESTS)/rust/doorward.rs
-	$(RUSTC) -o $@ $<
+$(BUILT)/rust.wasm: $(SDK)/rust/hello/verifier.rs $(SDK)/rust/doorward.rs
+	@rm -rf $(BUILT)/rust && mkdir -p $(BUILT)/rust && cp $^ $(BUILT)/rust
+	$(RUSTC) -D warnings -o $@ $(BUILT)/rust/verifier.rs
 
-$(BUILT)/rust-work.wasm: $(GUESTS)/rust/work.rs
-	$(RUSTC) -o $@ $<
+$(BUILT)/rust-%.wasm: $(WORK)/rust/%.rs $(SDK)/rust/doorward.rs
+	@rm -rf $(BUILT)/rust-$* && mkdir -p $(BUILT)/rust-$* && cp $^ $(BUILT)/rust-$*
+	$(RUSTC) -D warnings -o $@ $(BUILT)/rust-$*/$*.rs
 
-ASCRIPT := node $(ASC) --runtime stub --optimizeLevel 3 --use abort=$(GUESTS)/assemblyscript/doorward/abort
+# asc, as a project's npm run build calls it: what it is told is in asconfig.json.
+ASCRIPT := node $(abspath $(ASC)) --target release
+PROJECT := $(SDK)/assemblyscript/hello/asconfig.json $(SDK)/assemblyscript/doorward.ts
 
-$(BUILT)/assemblyscript.wasm: $(GUESTS)/assemblyscript/verifier.ts $(GUESTS)/assemblyscript/doorward.ts $(NPM_DONE)
-	$(ASCRIPT) $< -o $@
+$(BUILT)/assemblyscript.wasm: $(SDK)/assemblyscript/hello/verifier.ts $(PROJECT) $(NPM_DONE)
+	@rm -rf $(BUILT)/assemblyscript && mkdir -p $(BUILT)/assemblyscript && cp $(filter %.ts %.json,$^) $(BUILT)/assemblyscript
+	cd $(BUILT)/assemblyscript && $(ASCRIPT) verifier.ts -o $(abspath $@)
 
-$(BUILT)/assemblyscript-work.wasm: $(GUESTS)/assemblyscript/work.ts $(GUESTS)/assemblyscript/doorward.ts $(NPM_DONE)
-	$(ASCRIPT) $< -o $@
+$(BUILT)/assemblyscript-%.wasm: $(WORK)/assemblyscript/%.ts $(PROJECT) $(NPM_DONE)
+	@rm -rf $(BUILT)/assemblyscript-$* && mkdir -p $(BUILT)/assemblyscript-$* && cp $(filter %.ts %.json,$^) $(BUILT)/assemblyscript-$*
+	cd $(BUILT)/assemblyscript-$* && $(ASCRIPT) $*.ts -o $(abspath $@)
 
 # wasi-libc rounds one way only, so QuickJS's two other ways are that one: it
 # minds the last digit of toFixed and toPrecision, half way between two.
-ENGINE := $(foreach f,quickjs libregexp libunicode cutils,$(BUILT)/quickjs/$f.o)
+ENGINE := $(SDK)/js/engine/engine.wasm
+PARTS  := $(foreach f,quickjs libregexp libunicode cutils,bin/quickjs/$f.o)
 
-$(BUILT)/quickjs/%.o: $(NPM_DONE)
+bin/quickjs/%.o: $(NPM_DONE)
+	@mkdir -p $(@D)
 	$(GUEST_C) -w -D_GNU_SOURCE -DEMSCRIPTEN -DCONFIG_VERSION='"2021-03-27"' -DFE_DOWNWARD=0 -DFE_UPWARD=0 -c -o $@ $(QUICKJS)/$*.c
 
-$(BUILT)/quickjs/engine.o: $(GUESTS)/js/engine.c $(GUESTS)/c/doorward.h $(NPM_DONE)
-	$(GUEST_C) -I$(QUICKJS) -c -o $@ $<
+bin/quickjs/engine.o: $(SDK)/js/engine/engine.c $(SDK)/c/doorward.h $(NPM_DONE)
+	@mkdir -p $(@D)
+	$(GUEST_C) -Wall -Werror -Wno-unused-command-line-argument -I$(QUICKJS) -c -o $@ $<
 
-$(BUILT)/quickjs/script-%.c: $(GUESTS)/js/%.js
-	{ echo '#include <stdint.h>'; echo 'const char dw_script[] = {'; od -An -v -tx1 $< | sed 's/ \(..\)/0x\1,/g'; \
-		echo "0};const uint32_t dw_script_length = $$(wc -c < $<);"; } > $@
+$(ENGINE): bin/quickjs/engine.o $(PARTS)
+	$(GUEST_C) $(STACK) -Wl,-z,stack-size=262144 -Wl,--export=dw_script -o $@ $^
 
-$(BUILT)/js.wasm: $(BUILT)/quickjs/script-verifier.c $(BUILT)/quickjs/engine.o $(ENGINE)
-	$(GUEST_C) $(STACK) -Wl,-z,stack-size=1048576 -o $@ $^
+BUNDLE := $(GO) run ./$(SDK)/js/bundle
 
-$(BUILT)/js-work.wasm: $(BUILT)/quickjs/script-work.c $(BUILT)/quickjs/engine.o $(ENGINE)
-	$(GUEST_C) $(STACK) -Wl,-z,stack-size=1048576 -o $@ $^
+$(BUILT)/js.wasm: $(SDK)/js/hello/verifier.js $(SDK)/js/hello/doorward.manifest.json $(ENGINE) $(SDK)/js/js.go
+	$(BUNDLE) $(ENGINE) $< $(SDK)/js/hello/doorward.manifest.json $@
+
+$(BUILT)/js-%.wasm: $(WORK)/js/%.js $(WORK)/probe.manifest.json $(ENGINE) $(SDK)/js/js.go
+	$(BUNDLE) $(ENGINE) $< $(WORK)/probe.manifest.json $@
 
 GUEST_GO := GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w'
 
 .PHONY: $(BUILT)/go.wasm $(BUILT)/go-work.wasm
 $(BUILT)/go.wasm:
-	$(GUEST_GO) -o $@ ./$(GUESTS)/go
+	$(GUEST_GO) -o $@ ./$(SDK)/go/hello
 
 $(BUILT)/go-work.wasm:
-	$(GUEST_GO) -o $@ ./$(GUESTS)/go/work
+	$(GUEST_GO) -o $@ ./$(WORK)/go
 
 # What takes too long for every change.
 soak:
@@ -157,4 +180,4 @@ fuzz:
 	done
 
 clean:
-	rm -rf bin cmd/doorward/verifiers/*.wasm
+	rm -rf bin cmd/doorward/verifiers/*.wasm sdk/guest/js/engine/*.wasm

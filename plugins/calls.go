@@ -27,7 +27,8 @@ type hostCalls struct {
 	tenant  string
 	version Version
 	kv      KV
-	offline bool // http_fetch reaches nothing
+	offline bool  // http_fetch reaches nothing
+	tape    *tape // nil: http_fetch is the host's
 	now     time.Time
 
 	made      []HostCall
@@ -285,24 +286,37 @@ func (c *hostCalls) fetch(ctx context.Context, text []byte) (int32, []byte) {
 	case c.offline:
 		c.note("%s: vectors run without a network", abi.FuncHTTPFetch)
 		return abi.ErrUpstream, nil
-	case c.host.settings.Egress == nil:
+	case c.tape == nil && c.host.settings.Egress == nil:
 		return abi.ErrUnsupported, nil
 	}
-	got, err := c.host.settings.Egress.Do(ctx, c.tenant, grant.Hosts, egress.Request{Method: ask.Method, URL: ask.URL, Headers: ask.Headers, Body: body})
+	got, err := c.send(ctx, grant.Hosts, egress.Request{Method: ask.Method, URL: ask.URL, Headers: ask.Headers, Body: body})
 	if err != nil {
 		return c.trouble(ctx, abi.FuncHTTPFetch, err), nil
 	}
-	answer := abi.HTTPResponse{Status: got.Status, Headers: got.Headers}
-	if utf8.Valid(got.Body) {
-		answer.Body = string(got.Body)
-	} else {
-		answer.BodyBase64 = got.Body
-	}
-	out, err := json.Marshal(answer)
+	out, err := json.Marshal(published(got))
 	if err != nil {
 		return c.trouble(ctx, abi.FuncHTTPFetch, err), nil
 	}
 	return 0, out
+}
+
+// send makes a request, or has a tape answer it.
+func (c *hostCalls) send(ctx context.Context, hosts []string, r egress.Request) (egress.Response, error) {
+	if c.tape != nil {
+		return c.tape.answer(ctx, c.tenant, hosts, r)
+	}
+	return c.host.settings.Egress.Do(ctx, c.tenant, hosts, r)
+}
+
+// published is an answer as a guest gets it.
+func published(r egress.Response) abi.HTTPResponse {
+	answer := abi.HTTPResponse{Status: r.Status, Headers: r.Headers}
+	if utf8.Valid(r.Body) {
+		answer.Body = string(r.Body)
+	} else {
+		answer.BodyBase64 = r.Body
+	}
+	return answer
 }
 
 func fetchBudget(grant *abi.HTTPGrant) int {

@@ -59,14 +59,8 @@ func NewCatalog(artifacts Artifacts, host *Host, cfg CatalogConfig) *Catalog {
 // ErrInvalid says what, where and what to do, ErrQueueFull and ErrQuota what to do;
 // then nothing is stored. The version has its GrantsDiff.
 func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []byte) (Version, error) {
-	if len(module) > c.cfg.MaxModule {
-		return Version{}, fmt.Errorf("%w: the module has %d bytes; %d are the limit", ErrInvalid, len(module), c.cfg.MaxModule)
-	}
-	if len(module) == 0 {
-		return Version{}, fmt.Errorf("%w: the module is empty", ErrInvalid)
-	}
-	if len(manifest) > maxBeside {
-		return Version{}, fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxBeside, abi.ManifestSection)
+	if err := sizes(module, manifest, c.cfg.MaxModule); err != nil {
+		return Version{}, err
 	}
 	pointer, versions, err := c.all(ctx, tenant)
 	if err != nil {
@@ -102,6 +96,19 @@ func (c *Catalog) Upload(ctx context.Context, tenant string, module, manifest []
 	return c.shown(tenant, v, active), nil
 }
 
+// sizes refuses an upload that is too large, or no upload.
+func sizes(module, manifest []byte, most int) error {
+	switch {
+	case len(module) > most:
+		return fmt.Errorf("%w: the module has %d bytes; %d are the limit", ErrInvalid, len(module), most)
+	case len(module) == 0:
+		return fmt.Errorf("%w: the module is empty", ErrInvalid)
+	case len(manifest) > maxBeside:
+		return fmt.Errorf("%w: the manifest beside the module has %d bytes; %d are the limit; a larger one may be in the module's section %s", ErrInvalid, len(manifest), maxBeside, abi.ManifestSection)
+	}
+	return nil
+}
+
 // shown is a version as operators see it, beside the active one: with what its
 // activation would change, and with what this node knows of it.
 func (c *Catalog) shown(tenant string, v, active Version) Version {
@@ -113,7 +120,8 @@ func (c *Catalog) shown(tenant string, v, active Version) Version {
 			v.State = Quarantined
 		}
 	case active.Number > 0:
-		v.GrantsDiff = &GrantsDiff{Against: active.Number, Added: addedGrants(active.Grants, v.Grants), Removed: addedGrants(v.Grants, active.Grants)}
+		diff := Compare(active, v)
+		v.GrantsDiff = &diff
 	}
 	return v
 }
@@ -382,7 +390,15 @@ func (c *Catalog) Try(ctx context.Context, tenant string, number int, request ab
 	if err != nil {
 		return Trace{}, err
 	}
-	return c.host.trace(ctx, tenant, v, request, c.moduleOf(v))
+	trace, err := c.host.trace(ctx, tenant, v, request, c.moduleOf(v))
+	if strings.Contains(trace.Error, atStack) {
+		// Whose functions these are is worth a read to who tries; a login's log has
+		// numbers.
+		if module, err := c.artifacts.Module(ctx, v.Digest); err == nil {
+			trace.Error = nameStack(trace.Error, module)
+		}
+	}
+	return trace, err
 }
 
 // Verify puts a login to a version of the tenant's, the active one unless the

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/time/rate"
 
 	"github.com/doorward/doorward/plugins/egress"
@@ -149,8 +151,8 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, c
 	result, err := h.pool.Call(ctx, sandbox.Call{
 		Tenant: calls.tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
-		CPU:    time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
-		Module: code, Host: calls.answer,
+		CPU: time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
+		Now: calls.now, Module: code, Host: calls.answer,
 	})
 	out.DurationMS = float64(result.Duration.Microseconds()) / 1000
 	out.MemoryKiB = result.MemoryKiB
@@ -276,7 +278,7 @@ func (h *Host) vectors(ctx context.Context, tenant string, v *Version, code []by
 		if (errors.Is(out.failure, sandbox.ErrBusy) || errors.Is(out.failure, sandbox.ErrPending)) && v.Vectors.Failed == 0 {
 			return fmt.Errorf("%w: run vector %d: %w", ErrBusy, i+1, out.failure)
 		}
-		if why := mismatch(vector.Expect, out); why != "" {
+		if why := nameStack(mismatch(vector.Expect, out), code); why != "" {
 			v.Vectors.Failed++
 			v.Vectors.Failures = append(v.Vectors.Failures, VectorFailure{Vector: i + 1, Name: clean(vector.Name), Why: clean(why)})
 			v.Warnings = append(v.Warnings, clean(fmt.Sprintf("vector %d %q failed: %s", i+1, vector.Name, why)))
@@ -303,8 +305,30 @@ func mismatch(want abi.Verdict, out outcome) string {
 		return fmt.Sprintf("code is %q, not %q", got.Code, want.Code)
 	case want.Type != "" && got.Type != want.Type:
 		return fmt.Sprintf("type is %q, not %q", got.Type, want.Type)
+	case want.Detail != "" && got.Detail != want.Detail:
+		return fmt.Sprintf("detail is %q, not %q", got.Detail, want.Detail)
+	case len(want.AMR) > 0 && !slices.Equal(got.AMR, want.AMR):
+		return fmt.Sprintf("amr is %q, not %q", got.AMR, want.AMR)
+	case want.TTL != 0 && got.TTL != want.TTL:
+		return fmt.Sprintf("ttl is %d, not %d", got.TTL, want.TTL)
+	case want.MaxAttempts != 0 && got.MaxAttempts != want.MaxAttempts:
+		return fmt.Sprintf("max_attempts is %d, not %d", got.MaxAttempts, want.MaxAttempts)
+	}
+	for _, part := range []struct {
+		name      string
+		want, got json.RawMessage
+	}{{"claims", want.Claims, got.Claims}, {"public", want.Public, got.Public}, {"private", want.Private, got.Private}} {
+		if len(part.want) > 0 && !sameJSON(part.want, part.got) {
+			return fmt.Sprintf("%s is %s, not %s", part.name, cmp.Or(string(part.got), "not there"), part.want)
+		}
 	}
 	return ""
+}
+
+// sameJSON compares two values, whatever the order of their members.
+func sameJSON(a, b json.RawMessage) bool {
+	x, y := jsontext.Value(bytes.Clone(a)), jsontext.Value(bytes.Clone(b))
+	return x.Canonicalize() == nil && y.Canonicalize() == nil && bytes.Equal(x, y)
 }
 
 // clean makes a guest's text one printable line of bounded length.

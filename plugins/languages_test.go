@@ -3,12 +3,17 @@ package plugins
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/doorward/doorward/plugins/egress"
 	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/sdk/abi"
 )
@@ -94,6 +99,127 @@ func TestFiveLanguagesDecideTheSameInTheSandbox(t *testing.T) {
 			}
 			host.settings.Config = func(context.Context, string, string) (json.RawMessage, bool, error) { return nil, false, nil }
 			ask(guesttest.Sign{Name: "no configuration", Request: logins[0].Request, Want: `{"decision":"reject","code":"bad_credentials"}`})
+			passesItsVectors(t, host, v, language, module)
+		})
+	}
+}
+
+// passesItsVectors holds a project of the SDK against its own vectors: those in its
+// manifest, which a server runs at the upload, and those in its file, with the
+// configuration that stands there.
+func passesItsVectors(t *testing.T, host *Host, v Version, language string, module []byte) {
+	t.Helper()
+	project := repository + "/sdk/guest/" + language + "/hello/"
+	manifest, err := os.ReadFile(project + "doorward.manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := host.pool.Compile(t.Context(), "a", v.Digest, module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	received, vectors, err := describe(report, manifest)
+	if err != nil || len(vectors) == 0 || len(received.Warnings) > 0 {
+		t.Errorf("its manifest has %d vectors, and is received with %q, %v", len(vectors), received.Warnings, err)
+	}
+	if err := host.vectors(t.Context(), "a", &received, module, vectors); err != nil || received.Vectors.Failed > 0 {
+		t.Errorf("the vectors of its manifest: %+v, %v", received.Vectors, err)
+	}
+
+	type step struct {
+		Request abi.Request
+		Expect  abi.Verdict
+	}
+	var file struct {
+		NowMS   int64 `json:"now_ms"`
+		Config  map[string]json.RawMessage
+		Vectors []struct {
+			Name string
+			step
+			Steps []step
+		}
+	}
+	text, err := os.ReadFile(project + "vectors.json")
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	if err != nil || len(file.Vectors) < 5 {
+		t.Fatalf("its vectors.json has %d vectors, %v", len(file.Vectors), err)
+	}
+	host.settings.Config = func(_ context.Context, _, key string) (json.RawMessage, bool, error) {
+		value, there := file.Config[key]
+		return value, there, nil
+	}
+	for _, vector := range file.Vectors {
+		if vector.Steps == nil {
+			vector.Steps = []step{vector.step}
+		}
+		var state json.RawMessage
+		for i, s := range vector.Steps {
+			s.Request.ABI, s.Request.NowMS, s.Request.Attempt, s.Request.State = abi.Version, file.NowMS, max(1, i), state
+			calls := &hostCalls{host: host, tenant: "a", version: v, kv: NewMemoryKV(0)}
+			out := host.run(t.Context(), calls, s.Request, func(context.Context) ([]byte, error) { return module, nil })
+			if why := mismatch(s.Expect, out); why != "" {
+				t.Errorf("%q, step %d: %s", vector.Name, i+1, why)
+				break
+			}
+			state = out.Verdict.Private
+		}
+	}
+}
+
+// Every function of every SDK does what the host does: it was written for each of
+// them apart. What Go's says is in TestTheSDKAndTheHostAgree.
+func TestEverySDKCallsTheHostAlike(t *testing.T) {
+	client, err := egress.New(egress.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants := everything
+	grants.HTTP = &abi.HTTPGrant{Hosts: []string{"127.0.0.1:443"}}
+	for _, language := range []string{"c", "rust", "assemblyscript", "js"} {
+		t.Run(language, func(t *testing.T) {
+			b := newBench(t, Settings{Egress: client})
+			module := guesttest.ProbeIn(t, repository, language)
+			v := Version{
+				Number: 1, Name: "probe", Digest: digestOf(module), Profile: "core", Grants: grants,
+				Limits: abi.Limits{WallMS: 60_000, CPUMS: abi.DefaultCPUMS, MemoryMiB: abi.DefaultMemoryMiB},
+			}
+			calls := &hostCalls{host: b.host, tenant: "a", version: v, kv: b.host.settings.KV}
+			request := abi.Request{ABI: abi.Version, Method: "password", Attempt: 1, NowMS: 59_000}
+			out := b.host.run(t.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
+			if out.failure != nil {
+				t.Fatal(out.Error)
+			}
+			var got map[string]string
+			if err := json.Unmarshal(out.Verdict.Claims, &got); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{
+				"config": "red", "no config": "none", "secret": "10", "secret not granted": "-3",
+				"hash":        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+				"hmac":        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+				"secret_hmac": "48", "signature": "-1", "password": "1", "password_hash": "1", "totp": "1", "totp again": "0",
+				"get nothing": "none", "put": "none", "incr": "42", "swap other": "0", "swap": "1", "get": "y", "put elsewhere": "-3", "fetch": "-8",
+				"equal": "1", "not equal": "0", "random": "8", "now": got["now"],
+			}
+			switch language {
+			case "assemblyscript": // trouble ends the login there
+				for _, trouble := range []string{"secret not granted", "signature", "put elsewhere"} {
+					delete(want, trouble)
+				}
+			case "js":
+				want["neither text nor bytes"] = "TypeError: config: argument 1 is neither text nor bytes"
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if now, err := strconv.ParseInt(got["now"], 10, 64); err != nil || time.Since(time.UnixMilli(now)).Abs() > time.Hour {
+				t.Errorf("its time is %s", got["now"])
+			}
+			if len(out.Logs) == 0 || out.Logs[0].Text != `a line {"of":["three"]} 3` {
+				t.Errorf("its log is %v", out.Logs)
+			}
 		})
 	}
 }

@@ -55,7 +55,7 @@ func describe(report sandbox.Report, beside []byte) (Version, []abi.Vector, erro
 	if v.Limits, err = limits(m.Limits, report); err != nil {
 		return Version{}, nil, err
 	}
-	v.Name, v.Methods, v.Grants = m.Name, m.Methods, m.Grants
+	v.Name, v.Release, v.Methods, v.Grants = m.Name, m.Version, m.Methods, m.Grants
 	return v, m.Vectors, nil
 }
 

@@ -89,7 +89,8 @@ type Version struct {
 	Limits      abi.Limits `json:"limits"` // resolved: no zero
 	Methods     []string   `json:"methods,omitempty"`
 	Name        string     `json:"name,omitempty"`
-	Profile     string     `json:"profile"` // "core" or "stdio"
+	Release     string     `json:"manifest_version,omitempty"` // what the manifest calls this version
+	Profile     string     `json:"profile"`                    // "core" or "stdio"
 	Vectors     Tally      `json:"vectors"`
 	Engine      string     `json:"engine,omitempty"` // that ran the vectors; another one runs them again before an activation
 	Warnings    []string   `json:"warnings"`

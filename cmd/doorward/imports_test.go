@@ -17,7 +17,7 @@ const module = "github.com/doorward/doorward"
 // arrow here, with its reason, before you add it to the code. A room that is
 // not here may not exist.
 var plan = map[string][]string{
-	"cmd/doorward": {"plugins", "plugins/egress", "plugins/etcd", "plugins/sandbox", "sdk/abi", "service", "service/web", "sessions", "sessions/cluster", "sessions/etcd", "tenants", "tenants/etcd", "tenants/seal"},
+	"cmd/doorward": {"plugins", "plugins/egress", "plugins/etcd", "plugins/sandbox", "sdk", "sdk/abi", "sdk/guest/js", "service", "service/web", "sessions", "sessions/cluster", "sessions/etcd", "tenants", "tenants/etcd", "tenants/seal"},
 
 	"cmd/doorload": {"sessions"}, // how a token looks: an unknown one with a wrong checksum costs no look-up
 
@@ -25,8 +25,8 @@ var plan = map[string][]string{
 	"service":       {"plugins", "sdk/abi", "sessions", "tenants"},
 	"service/pages": {},
 
-	"plugins":         {"plugins/egress", "plugins/sandbox", "sdk/abi"},
-	"plugins/sandbox": {"plugins/wasm", "sdk/abi"}, // wasm: what a child compiles was read and rewritten before
+	"plugins":         {"plugins/egress", "plugins/sandbox", "plugins/wasm", "sdk/abi"}, // wasm: what was measured, and functions' names, for authors
+	"plugins/sandbox": {"plugins/wasm", "sdk/abi"},                                      // wasm: what a child compiles was read and rewritten before
 	"plugins/wasm":    {},
 	"plugins/egress":  {},                          // whoever may reach the network for strangers can be read alone
 	"plugins/etcd":    {"plugins", "tenants/seal"}, // seal: what verifiers keep may be a secret
@@ -39,16 +39,15 @@ var plan = map[string][]string{
 	"sessions/etcd":    {"sessions", "tenants/seal"},
 	"sessions/cluster": {},
 
+	"sdk":                    {}, // files, and no package of them
 	"sdk/abi":                {},
 	"sdk/guest/go":           {"sdk/abi"},
 	"sdk/guest/go/hello":     {"sdk/guest/go"},
+	"sdk/guest/js":           {"sdk/abi"},
+	"sdk/guest/js/bundle":    {"sdk/abi", "sdk/guest/js"},
 	"sdk/verifiers/build":    {"sdk/abi"},
 	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
 	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},
-
-	// The README's first own verifier, where somebody has followed it: it is not
-	// in the repository, and their tests failed for it.
-	"mine": {"sdk/guest/go"},
 
 	// Exams, and the guests that tests run: imported by tests alone.
 	"plugins/guesttest":    {"sdk/abi"},

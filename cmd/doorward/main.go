@@ -18,7 +18,10 @@ import (
 func main() {
 	// A sandbox worker is this program again. It branches off before anything
 	// else, so that a worker never has a server's flags, files or signals.
-	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == freshSandbox) {
+		if os.Args[1] == freshSandbox {
+			sandbox.NoImages()
+		}
 		os.Exit(sandbox.Main(context.Background(), os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

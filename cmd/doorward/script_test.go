@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/doorward/doorward/plugins/guesttest"
 )
 
 // The test binary is doorward: scripts run it under that name, and its sandbox
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) {
 	if socket := os.Getenv(profileEnv); socket != "" && len(os.Args) > 1 && os.Args[1] == "dev" {
 		serveProfile(socket)
 	}
-	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == "dev") {
+	if len(os.Args) > 1 && (os.Args[1] == "sandbox" || os.Args[1] == freshSandbox || os.Args[1] == "dev") {
 		main()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "bare" {
@@ -49,8 +51,20 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(10 * time.Minute),
+		Condition: func(name string) (bool, error) {
+			if name != "race" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return raceEnabled, nil
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("REPO", repo)
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
+			bin, err := onlyDoorward(e.Getenv("PATH"), e.WorkDir)
+			if err != nil {
+				return err
+			}
+			e.Setenv("BIN", bin)
 			e.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
 			e.Setenv("GOMODCACHE", goEnv(t, "GOMODCACHE"))
 			e.Setenv("GOFLAGS", "-mod=mod")
@@ -67,6 +81,8 @@ func TestScript(t *testing.T) {
 			"field":  cmdField,
 			"header": cmdHeader,
 			"match":  cmdMatch,
+			"module": cmdModule,
+			"readme": cmdReadme,
 		},
 	})
 }
@@ -262,6 +278,60 @@ func cmdHeader(ts *testscript.TestScript, neg bool, args []string) {
 	matchTo(ts, neg, strings.Join(lines, "\n"), args[1:])
 }
 
+// onlyDoorward is a directory with doorward and no other program, as PATH of somebody
+// who has installed nothing.
+func onlyDoorward(path, dir string) (string, error) {
+	bin := filepath.Join(dir, ".bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(path, string(filepath.ListSeparator)) // testscript's
+	return bin, os.Symlink(filepath.Join(first, "doorward"), filepath.Join(bin, "doorward"))
+}
+
+// module FILE CASE writes the hostile module of that number and name.
+func cmdModule(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: module FILE CASE")
+	}
+	for _, c := range guesttest.Hostile() {
+		if c.String() == args[1] {
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), c.Module, 0o600))
+			return
+		}
+	}
+	ts.Fatalf("there is no hostile module %q", args[1])
+}
+
+// readme FILE SECTION has a shell do what stands in a section of a file in blocks
+// marked sh, in their order and in one go, with the servers of the script for those
+// that the text names. Every command must succeed; each is on standard error as it
+// was.
+func cmdReadme(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: readme FILE SECTION")
+	}
+	_, section, found := strings.Cut(ts.ReadFile(args[0]), "\n## "+args[1]+"\n")
+	if !found {
+		ts.Fatalf("%s has no section %q", args[0], args[1])
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands strings.Builder
+	for _, block := range strings.Split(section, "\n```sh\n")[1:] {
+		block, _, _ = strings.Cut(block, "\n```")
+		for line := range strings.Lines(block + "\n") {
+			if !strings.HasPrefix(line, "export PATH=") { // the script has it right
+				commands.WriteString(line)
+			}
+		}
+	}
+	if commands.Len() == 0 {
+		ts.Fatalf("%s, section %q: no commands", args[0], args[1])
+	}
+	do := strings.ReplaceAll(commands.String(), "http://127.0.0.1:8480", ts.Getenv("PUBLIC"))
+	ts.Check(ts.Exec("sh", "-exc", do))
+}
+
 // match FILE REGEXP [VAR] is header for a file.
 func cmdMatch(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
@@ -285,5 +355,17 @@ func matchTo(ts *testscript.TestScript, neg bool, text string, args []string) {
 	}
 	if len(args) > 1 {
 		ts.Setenv(args[1], html.UnescapeString(found[len(found)-1]))
+	}
+}
+
+// A new project in Go asks for the Go that the SDK beside it is written in.
+func TestANewProjectInGoAsksForThisGo(t *testing.T) {
+	text, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^go ([0-9]+\.[0-9]+)`).FindSubmatch(text)
+	if line == nil || string(line[1]) != goLine {
+		t.Errorf("go.mod says %q, a new project %q", line, goLine)
 	}
 }

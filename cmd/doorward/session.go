@@ -13,6 +13,7 @@ func sessionCommand() *cobra.Command {
 	cmd := group("session", "See who is signed in, and end sessions")
 	output := outputFlag(cmd)
 	tenant := cmd.PersistentFlags().StringP("tenant", "t", "", "tenant id (required)")
+	completed(cmd)
 	path := func() (string, error) {
 		if *tenant == "" {
 			return "", usage(errors.New("say which tenant: --tenant ID"))

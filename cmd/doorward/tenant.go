@@ -134,6 +134,7 @@ func tenantDelete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "delete ID", Short: "Delete a tenant with its sessions, verifiers and configuration", Args: exactly("ID"),
+		ValidArgsFunction: completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
 				if err := confirm(cmd, args[0]); err != nil {
@@ -170,6 +171,7 @@ func tenantConfig() *cobra.Command {
 	cmd := group("config", "What a tenant's verifier reads with config_get")
 	cmd.AddCommand(&cobra.Command{
 		Use: "get ID", Short: "Print the configuration as JSON", Args: exactly("ID"),
+		ValidArgsFunction: completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(cmd, "json", http.MethodGet, tenantPath(args[0])+"/config", nil, nil)
 		},
@@ -177,6 +179,7 @@ func tenantConfig() *cobra.Command {
 	var replace bool
 	set := &cobra.Command{
 		Use: "set ID KEY=VALUE | KEY=@FILE …", Short: "Set keys; the others stay as they are",
+		ValidArgsFunction: completeTenant,
 		Long: "Set keys of a tenant's configuration. A value that is JSON is taken as JSON, any other as text;\n" +
 			"KEY=@FILE takes a file's content, as text.",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -239,6 +242,7 @@ func tenantSecret() *cobra.Command {
 	var file string
 	set := &cobra.Command{
 		Use: "set ID NAME", Short: "Make or replace a secret; its value comes from standard input or a file", Args: exactly("ID", "NAME"),
+		ValidArgsFunction: completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			value, err := secretInput(cmd, file)
 			if err != nil {
@@ -254,11 +258,13 @@ func tenantSecret() *cobra.Command {
 	set.Flags().StringVar(&file, "from-file", "-", "file that holds the value")
 	cmd.AddCommand(set, &cobra.Command{
 		Use: "list ID", Short: "List the names", Args: exactly("ID"),
+		ValidArgsFunction: completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(cmd, "json", http.MethodGet, tenantPath(args[0])+"/secrets", nil, nil)
 		},
 	}, &cobra.Command{
 		Use: "delete ID NAME", Short: "Remove a secret", Args: exactly("ID", "NAME"),
+		ValidArgsFunction: completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAdmin()
 			if err != nil {

@@ -75,6 +75,12 @@ func (r Request) target() (target, error) {
 	return target{u, host, port, hostport}, nil
 }
 
+// To is where a request goes, as exact host:port. Every error wraps ErrRequest.
+func (r Request) To() (string, error) {
+	to, err := r.target()
+	return to.hostport, err
+}
+
 // build makes the message, of checked parts only.
 func (r Request) build(ctx context.Context, to target) (*http.Request, error) {
 	method := r.Method

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Languages are those that plugins/testdata/guests has one verifier in.
+// Languages are those that sdk/guest has one verifier in.
 var Languages = []string{"c", "rust", "assemblyscript", "js", "go"}
 
 // In is that verifier in a language, as make guests built it below root, which is
@@ -18,6 +18,10 @@ func In(t testing.TB, root, language string) []byte { return built(t, root, lang
 // the length of the request says: 1 computes, 2 calls functions, 3 calls itself
 // without end. In JavaScript the request is a number, and there are more.
 func WorkIn(t testing.TB, root, language string) []byte { return built(t, root, language+"-work") }
+
+// ProbeIn is a module in a language, Go not among them, that calls every function of
+// the SDK and accepts with what came of it as claims.
+func ProbeIn(t testing.TB, root, language string) []byte { return built(t, root, language+"-probe") }
 
 func built(t testing.TB, root, name string) []byte {
 	t.Helper()

@@ -68,6 +68,16 @@ func compileInto(ctx context.Context, cacheDir string, module []byte) error {
 // has them count what they do. What passed its vectors on one may fail on another.
 func Engine() string { return engineName() + "/" + wasm.RewriterVersion }
 
+// Read holds a module to what Compile holds it to before it is compiled. It is
+// for who has no server: nothing is made of the module. ErrModule as Compile.
+func Read(module []byte) (*wasm.Module, Report, error) {
+	m, err := wasm.Read(module, wasm.Limits{ModuleBytes: maxModule})
+	if err != nil {
+		return nil, Report{}, fmt.Errorf("%w: %w", ErrModule, err)
+	}
+	return m, reportOf(m), nil
+}
+
 // reportOf tells what the reader found in a module.
 func reportOf(m *wasm.Module) Report {
 	report := Report{
@@ -94,12 +104,15 @@ func reportOf(m *wasm.Module) Report {
 	return report
 }
 
+// stackTrace is how the engine begins the stack of a trap.
+const stackTrace = "wasm stack trace:"
+
 // tidy makes an error's text fit for a tenant: one paragraph, no Go stack, not
 // without end.
 func tidy(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\x00", "")
 	text, _, _ = strings.Cut(text, "Go runtime stack trace")
-	text, stack, _ := strings.Cut(text, "wasm stack trace:")
+	text, stack, _ := strings.Cut(text, stackTrace)
 	text = strings.ReplaceAll(text, "(recovered by wazero)", "")
 	text = strings.Join(strings.Fields(text), " ")
 	var calls []string

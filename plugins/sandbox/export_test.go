@@ -14,9 +14,6 @@ import (
 // image, and end where they differ.
 func CheckImages() { checking = true }
 
-// NoImages has this worker make a fresh instance for each call.
-func NoImages() { imaging = false }
-
 // Twice has one instance of a module asked twice, in this process. In between it
 // is set back or not. The error is what the check says before the second time.
 func Twice(ctx context.Context, cacheDir string, module, first, second []byte, back bool) (answer []byte, differs, err error) {

@@ -269,7 +269,11 @@ func (m *image) restore(i *instance) bool {
 	return true
 }
 
-// What tests switch.
+// NoImages has this worker make a fresh instance for each call: what a bench holds
+// the other way against. Call it before Main.
+func NoImages() { imaging = false }
+
+// What a bench and tests switch.
 var (
 	imaging  = true  // false: a fresh instance for each call
 	checking = false // true: compare each instance that was set back, whole

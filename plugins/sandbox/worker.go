@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -263,11 +264,19 @@ func (r *run) run(ctx context.Context, i *instance, before *image) error {
 	case err == nil:
 		return nil
 	case int64(i.fuel.Get()) < 0:
-		return fmt.Errorf("it ran longer than its CPU limit of %v; raise limits.cpu_ms (at most %d)", time.Duration(r.fuel)*time.Millisecond/wasm.FuelPerMillisecond, abi.MaxCPUMS)
+		return fmt.Errorf("it ran longer than its CPU limit of %v; raise limits.cpu_ms (at most %d)%s", time.Duration(r.fuel)*time.Millisecond/wasm.FuelPerMillisecond, abi.MaxCPUMS, stackOf(err))
 	case int64(i.stack.Get()) < 0:
-		return fmt.Errorf("its calls are nested too deep: they take more than %d bytes of stack", wasm.Stack)
+		return fmt.Errorf("its calls are nested too deep: they take more than %d bytes of stack%s", wasm.Stack, stackOf(err))
 	}
 	return err
+}
+
+// stackOf is the stack that a trap's error names, as tidy finds it in a text.
+func stackOf(err error) string {
+	if _, stack, ok := strings.Cut(err.Error(), stackTrace); ok {
+		return "\n" + stackTrace + stack
+	}
+	return ""
 }
 
 // step is an export that is called before a guest is asked, if it is there.

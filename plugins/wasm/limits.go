@@ -61,3 +61,33 @@ func (e *Error) Error() string {
 	}
 	return fmt.Sprintf("%s section, offset %d: %s: %d; the limit is %d", e.Section, e.Offset, e.Limit, e.Found, e.Max)
 }
+
+// Figure is something that a module was measured by, and what it may be.
+type Figure struct {
+	Name  string `json:"name"`
+	Found int    `json:"found"`
+	Limit int    `json:"limit"`
+}
+
+// Figures are those of a module beside the default limits.
+func (m *Module) Figures() []Figure {
+	l, c := Limits{}.orDefaults(), m.Counts
+	return []Figure{
+		{"module bytes", len(m.b), l.ModuleBytes},
+		{"memory pages at the start", m.MemoryPages, l.MemoryPages},
+		{"types", c.Types, l.Types},
+		{"imports", len(m.Imports), l.Imports},
+		{"exports", len(m.Exports), l.Exports},
+		{"functions", c.Functions, l.Functions},
+		{"globals", c.Globals, l.Globals},
+		{"segments", c.Segments, l.Segments},
+		{"table elements", int(m.table), l.Table},
+		{"locals of all functions", c.Locals, l.Locals},
+		{"locals of one function", c.FunctionLocals, l.FunctionLocals},
+		{"function body bytes", c.BodyBytes, l.BodyBytes},
+		{"nesting of blocks", c.Nesting, l.Nesting},
+		{"nesting of loops", c.LoopNesting, l.LoopNesting},
+		{"blocks × locals of one function", c.BlocksLocals, l.BlocksLocals},
+		{"branch table entries", c.BranchTable, l.BranchTable},
+	}
+}

@@ -114,9 +114,19 @@ func Secret(name string) (string, error) {
 // VerifyPassword checks a password against a hash: argon2, bcrypt, scrypt,
 // PBKDF2, SHA-crypt, apr1 and {SHA}. The host does the work. For a user who
 // does not exist, call it with "" as the hash: it is always false, and takes
-// as long.
+// as long. Where the host could not check, it ends the login as Fail does: the
+// password was not wrong.
 func VerifyPassword(hash, password string) bool {
-	return hostPasswordVerify([]byte(hash), []byte(password)) == 1
+	switch n := hostPasswordVerify([]byte(hash), []byte(password)); n {
+	case 0, 1:
+		return n == 1
+	case abi.ErrInvalid, abi.ErrTooLarge, abi.ErrUnsupported: // nobody has such a password, or hash
+		return false
+	default:
+		_, err := result(nil, n)
+		Fail("the password was not checked: %v", err)
+		return false
+	}
 }
 
 // HashPassword returns a new hash of a password, argon2id in PHC form.

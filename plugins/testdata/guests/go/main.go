@@ -1,61 +1,53 @@
-// Command go is the verifier of this directory in Go: the password's hash is in
-// the configuration under the user's name, a one-time code's secret under
-// totp:NAME, a claim under role:NAME.
+// Command work is what a verifier may spend time on, in Go: the length of the
+// request says which.
 package main
 
-import (
-	"encoding/json"
-
-	"github.com/doorward/doorward/sdk/abi"
-	doorward "github.com/doorward/doorward/sdk/guest/go"
-)
-
-func init() { doorward.Handle(verify) }
 func main() {}
 
-func verify(r *doorward.Request) doorward.Verdict {
-	if len(r.State) > 0 {
-		var state struct{ User string }
-		if err := json.Unmarshal(r.State, &state); err != nil {
-			return doorward.Reject()
-		}
-		secret, err := doorward.Config("totp:" + state.User)
-		if err != nil {
-			return doorward.Reject()
-		}
-		if ok, err := doorward.VerifyTOTP(secret, r.Credential.Text("code")); err != nil || !ok {
-			return doorward.Reject()
-		}
-		return accept(state.User, "pwd", "otp")
+var (
+	table  [1024]uint32
+	result uint32
+)
+
+//go:wasmexport doorward_v1_verify
+func verify(n int32) int32 {
+	switch n {
+	case 1:
+		result = compute()
+	case 2:
+		result = fib(22)
+	default:
+		result = deep(1 << 31)
 	}
-	user := r.Credential.Text("username")
-	hash, err := doorward.Config(user)
-	if err != nil {
-		hash = "" // nobody by that name: the check takes as long, and says no
-	}
-	if !doorward.VerifyPassword(hash, r.Credential.Text("password")) {
-		return doorward.Reject()
-	}
-	if _, err := doorward.Config("totp:" + user); err != nil {
-		return accept(user, "pwd")
-	}
-	private, err := json.Marshal(map[string]string{"user": user})
-	if err != nil {
-		doorward.Fail("%v", err)
-	}
-	return doorward.Verdict{
-		Decision: abi.Challenge, Type: "otp", Public: json.RawMessage(`{"digits":6}`), Private: private, TTL: 300, MaxAttempts: 5,
-	}
+	return 0
 }
 
-func accept(user string, amr ...string) doorward.Verdict {
-	v := doorward.Verdict{Decision: abi.Accept, Subject: user, AMR: amr}
-	if role, err := doorward.Config("role:" + user); err == nil {
-		claims, err := json.Marshal(map[string]string{"role": role})
-		if err != nil {
-			doorward.Fail("%v", err)
-		}
-		v.Claims = claims
+// compute is arithmetic and memory, in a loop.
+func compute() uint32 {
+	x := uint32(1)
+	for range 200_000 {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		table[x&1023] += x
 	}
-	return v
+	return table[7]
+}
+
+// fib is hardly anything but calls.
+func fib(n uint32) uint32 {
+	if n < 2 {
+		return n
+	}
+	return fib(n-1) + fib(n-2)
+}
+
+// deep calls itself without end, each time with something on the stack.
+func deep(n uint32) uint32 {
+	var frame [256]byte
+	frame[n&255] = byte(n)
+	if n == 0 {
+		return 0
+	}
+	return deep(n-1) + uint32(frame[n&255])
 }

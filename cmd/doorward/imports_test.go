@@ -39,12 +39,14 @@ var plan = map[string][]string{
 	"sessions/etcd":    {"sessions", "tenants/seal"},
 	"sessions/cluster": {},
 
-	"sdk/abi":                {},
-	"sdk/guest/go":           {"sdk/abi"},
-	"sdk/guest/go/hello":     {"sdk/guest/go"},
-	"sdk/verifiers/build":    {"sdk/abi"},
-	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
-	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},
+	"sdk/abi":                     {},
+	"sdk/guest/go":                {"sdk/abi"},
+	"sdk/guest/go/hello":          {"sdk/guest/go"},
+	"sdk/verifiers/build":         {"sdk/abi"},
+	"sdk/verifiers/htpasswd":      {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/http-bridge":   {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/legacy-hashes": {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/users":         {"sdk/abi", "sdk/guest/go"},
 
 	// The README's first own verifier, where somebody has followed it: it is not
 	// in the repository, and their tests failed for it.

@@ -48,6 +48,7 @@ type Call struct {
 	Wall      time.Duration
 	CPU       time.Duration // for the guest's own code, counted by what it runs and not by a clock; 0: as much as Wall
 	MemoryMiB int
+	Now       time.Time // what the guest's clocks show; zero: when it is run
 
 	// Module gives the bytes when this node has not compiled them yet.
 	Module func(ctx context.Context) ([]byte, error)
@@ -74,6 +75,14 @@ type Result struct {
 type Log struct {
 	Level int // 0 debug, 1 info, 2 warn, 3 error
 	Text  string
+}
+
+// clock is what the guest's clocks begin at in a run that has begun then.
+func (c Call) clock(began time.Time) time.Time {
+	if c.Now.IsZero() {
+		return began
+	}
+	return c.Now
 }
 
 // fuel is what the guest's own code may use.

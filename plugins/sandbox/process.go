@@ -280,7 +280,7 @@ func (c *process) call(ctx context.Context, cores *Tokens, call Call) (Result, e
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
 	c.conn.SetDeadline(deadline.Add(killAfter))
-	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(began.UnixMilli()), call.Input, number(call.fuel())}}
+	ask := frame{kindCall, [][]byte{[]byte(call.key()), []byte(call.Profile), number(call.clock(began).UnixMilli()), call.Input, number(call.fuel())}}
 	if err := ask.write(c.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		return Result{}, c.lost(err, call)
 	} else if err != nil {

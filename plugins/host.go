@@ -126,7 +126,7 @@ func (h *Host) run(ctx context.Context, calls *hostCalls, request abi.Request, c
 	result, err := h.pool.Call(ctx, sandbox.Call{
 		Tenant: calls.tenant, Digest: v.Digest, Profile: v.Profile, Input: input,
 		Wall: time.Duration(v.Limits.WallMS) * time.Millisecond, MemoryMiB: v.Limits.MemoryMiB,
-		CPU:    time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
+		CPU: time.Duration(cmp.Or(v.Limits.CPUMS, abi.DefaultCPUMS)) * time.Millisecond, // 0: from before it was counted
 		Now: calls.now, Module: code, Host: calls.answer,
 	})
 	out.DurationMS = float64(result.Duration.Microseconds()) / 1000

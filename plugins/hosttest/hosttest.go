@@ -1,7 +1,7 @@
 // Package hosttest is the exam that every host of verifiers sits: guests of package
 // guesttest, each of which does one thing as the contract has it and looks for itself
-// whether the host does too. And it is the exam of what authors get: a verifier that
-// an SDK made answers the logins that those of all languages do.
+// whether the host does too. What an SDK makes is examined the other way round, by
+// guesttest.Logins, which verifiers in all languages answer the same.
 //
 // The one idea: the guest is the examiner. A host is only a function that runs a
 // module on a request and gives the verdict, or says that there is none, so that a
@@ -137,39 +137,4 @@ func tree(v any) (out map[string]any, err error) {
 		err = fmt.Errorf("as JSON: %w", err)
 	}
 	return out, err
-}
-
-// CheckGuest examines a module that keeps to the example of every SDK (a password
-// from the configuration, a one-time code as a second step, claims): it answers
-// guesttest.Logins as all languages do. The host has guesttest.Users as its tenants'
-// configuration, and code is bob's code at the time nowMS.
-func CheckGuest(t *testing.T, host Host, module []byte, code string, nowMS int64) {
-	t.Helper()
-	manifest := abi.Manifest{ABI: abi.Version, Name: "users", Grants: abi.Grants{Config: true, TOTP: true, Password: []string{"bcrypt"}}, Limits: abi.Limits{WallMS: abi.MaxWallMS}}
-	ask := func(s guesttest.Sign) error {
-		var request abi.Request
-		if err := json.Unmarshal(s.Request, &request); err != nil {
-			return err
-		}
-		request.NowMS = nowMS
-		verdict, err := host(t.Context(), Login{Tenant: "users", Module: module, Manifest: manifest, Request: request})
-		if err != nil {
-			return err
-		}
-		return same(verdict, s.Want, request)
-	}
-	logins := guesttest.Logins(code)
-	for _, s := range logins {
-		if err := ask(s); err != nil {
-			t.Errorf("%s: %v", s.Name, err)
-		}
-	}
-	for _, s := range logins { // a code is good once, whoever brings it
-		if strings.Contains(s.Want, `"otp"]`) {
-			s.Want = `{"decision":"reject","code":"bad_credentials"}`
-			if err := ask(s); err != nil {
-				t.Errorf("%s, again: %v", s.Name, err)
-			}
-		}
-	}
 }

@@ -3,7 +3,7 @@
 GO          ?= go
 VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-VERIFIERS   := htpasswd users
+VERIFIERS   := htpasswd http-bridge legacy-hashes users
 
 BENCH_SESSIONS ?= 10000,100000
 BENCH_TIME     ?= 6s
@@ -52,6 +52,7 @@ lint:
 unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
 	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
+	$(GO) test -timeout 10m -run OldSystem ./plugins
 	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal|ClusterGrows|OfThree' ./cmd/doorward
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward

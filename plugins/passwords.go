@@ -111,6 +111,10 @@ func examine(hash string) (scheme, int32) {
 		}
 		return within(scheme{map[string]string{"5": "sha256-crypt", "6": "sha512-crypt"}[m[1]], float64(rounds) / 1500}, rounds <= maxSHACrypt)
 	}
+	if m := phpassForm.FindStringSubmatch(hash); m != nil {
+		rounds := phpassRounds(m)
+		return within(scheme{"phpass", math.Exp2(float64(rounds)) / 6000}, rounds <= maxPHPass)
+	}
 	if apr1Form.MatchString(hash) {
 		return scheme{"apr1", 1}, 0
 	}
@@ -186,6 +190,10 @@ func (c *costliest) verifyPassword(ctx context.Context, granted []string, tenant
 	if hash == "" {
 		hash, real = c.of(whose), false
 	}
+	if len(hash) > maxHash {
+		return abi.ErrTooLarge
+	}
+	hash, of := known(hash)
 	s, trouble := examine(hash)
 	if trouble != 0 {
 		return trouble
@@ -200,7 +208,7 @@ func (c *costliest) verifyPassword(ctx context.Context, granted []string, tenant
 		return abi.ErrTimeout
 	}
 	defer hashing.Give(tenant)
-	if matches(s.name, hash, password) && real {
+	if matches(s.name, hash, of(password)) && real {
 		return 1
 	}
 	return 0
@@ -208,6 +216,8 @@ func (c *costliest) verifyPassword(ctx context.Context, granted []string, tenant
 
 func matches(name, hash string, password []byte) bool {
 	switch name {
+	case "phpass":
+		return phpass(hash, password)
 	case "apr1":
 		m := apr1Form.FindStringSubmatch(hash)
 		return subtle.ConstantTimeCompare([]byte(apr1(password, []byte(m[1]))), []byte(m[2])) == 1
@@ -276,21 +286,25 @@ func apr1(password, salt []byte) string {
 		}
 		sum = md5.Sum(in)
 	}
-	const alphabet = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	var out []byte
-	put := func(a, b, c byte, digits int) {
-		for n := uint(a)<<16 | uint(b)<<8 | uint(c); digits > 0; digits-- {
-			out = append(out, alphabet[n&0x3f])
-			n >>= 6
-		}
-	}
 	for i := range 5 {
 		last := i + 12
 		if i == 4 {
 			last = 5
 		}
-		put(sum[i], sum[i+6], sum[last], 4)
+		out = appendItoa64(out, sum[i], sum[i+6], sum[last], 4)
 	}
-	put(0, 0, sum[11], 2)
-	return string(out)
+	return string(appendItoa64(out, 0, 0, sum[11], 2))
+}
+
+// itoa64 are the digits of crypt, which are not those of base64.
+const itoa64 = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// appendItoa64 writes three bytes, the last of them first, in so many digits.
+func appendItoa64(out []byte, a, b, c byte, digits int) []byte {
+	for n := uint(a)<<16 | uint(b)<<8 | uint(c); digits > 0; digits-- {
+		out = append(out, itoa64[n&0x3f])
+		n >>= 6
+	}
+	return out
 }

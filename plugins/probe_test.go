@@ -14,10 +14,11 @@ import (
 	"github.com/doorward/doorward/sdk/abi"
 )
 
-// The SDK's functions and the host's are written apart, in Go of two kinds.
-func TestTheSDKAndTheHostAgree(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "probe.wasm")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./testdata/probe")
+// builtGuest is a verifier in Go, built now.
+func builtGuest(t *testing.T, folder string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "guest.wasm")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, folder)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -26,6 +27,12 @@ func TestTheSDKAndTheHostAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return module
+}
+
+// The SDK's functions and the host's are written apart, in Go of two kinds.
+func TestTheSDKAndTheHostAgree(t *testing.T) {
+	module := builtGuest(t, "./testdata/probe")
 	client, err := egress.New(egress.Config{})
 	if err != nil {
 		t.Fatal(err)

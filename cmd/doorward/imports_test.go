@@ -39,18 +39,21 @@ var plan = map[string][]string{
 	"sessions/etcd":    {"sessions", "tenants/seal"},
 	"sessions/cluster": {},
 
-	"sdk":                    {}, // files, and no package of them
-	"sdk/abi":                {},
-	"sdk/guest/go":           {"sdk/abi"},
-	"sdk/guest/go/hello":     {"sdk/guest/go"},
-	"sdk/guest/js":           {"sdk/abi"},
-	"sdk/guest/js/bundle":    {"sdk/abi", "sdk/guest/js"},
-	"sdk/verifiers/build":    {"sdk/abi"},
-	"sdk/verifiers/htpasswd": {"sdk/abi", "sdk/guest/go"},
-	"sdk/verifiers/users":    {"sdk/abi", "sdk/guest/go"},
+	"sdk":                         {}, // files, and no package of them
+	"sdk/abi":                     {},
+	"sdk/guest/go":                {"sdk/abi"},
+	"sdk/guest/go/hello":          {"sdk/guest/go"},
+	"sdk/guest/js":                {"sdk/abi"},
+	"sdk/guest/js/bundle":         {"sdk/abi", "sdk/guest/js"},
+	"sdk/verifiers/build":         {"sdk/abi"},
+	"sdk/verifiers/htpasswd":      {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/http-bridge":   {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/legacy-hashes": {"sdk/abi", "sdk/guest/go"},
+	"sdk/verifiers/users":         {"sdk/abi", "sdk/guest/go"},
 
 	// Exams, and the guests that tests run: imported by tests alone.
 	"plugins/guesttest":    {"sdk/abi"},
+	"plugins/hosttest":     {"plugins/guesttest", "sdk/abi"}, // not plugins: a host is a function
 	"plugins/artifacttest": {"plugins", "sdk/abi"},
 	"plugins/kvtest":       {"plugins"},
 	"sessions/history":     {},
@@ -64,7 +67,7 @@ var plan = map[string][]string{
 var testsMay = map[string][]string{
 	"cmd/doorward":    {"plugins/artifacttest", "plugins/guesttest", "plugins/kvtest", "sessions/history", "sessions/storetest", "tenants/sourcetest"},
 	"service/web":     {"plugins/guesttest"},
-	"plugins":         {"plugins/artifacttest", "plugins/guesttest", "plugins/kvtest"},
+	"plugins":         {"plugins/artifacttest", "plugins/guesttest", "plugins/hosttest", "plugins/kvtest"},
 	"plugins/sandbox": {"plugins/guesttest"},
 	"plugins/wasm":    {"plugins/guesttest", "sdk/abi"},
 	"tenants":         {"tenants/sourcetest"},

@@ -69,6 +69,14 @@ type Guest struct {
 	Stdio    bool   // export _start instead of verify
 	NoMemory bool   // leave out the export of the memory
 	Init     bool   // export verify as doorward_v1_init too
+	Before   []Func // exports that the host calls before verify
+}
+
+// Func is an exported function besides verify.
+type Func struct {
+	Name string
+	Type string // as Signature has it
+	Code []byte // without the final end
 }
 
 // Module assembles g.
@@ -94,6 +102,14 @@ func (g Guest) Module() []byte {
 	if g.Init {
 		exports = append(exports, Export(abi.ExportInit, 0, verify))
 	}
+	codes, functions := [][]byte{}, Uleb(uint64(1+len(g.Before)))
+	functions = append(functions, 0) // verify's type is the first
+	for i, f := range g.Before {
+		functions = append(functions, Uleb(uint64(len(types)))...)
+		types = append(types, Signature(f.Type))
+		exports = append(exports, Export(f.Name, 0, verify+1+uint64(i)))
+		codes = append(codes, Code(nil, f.Code...))
+	}
 	for i := range g.Shown {
 		exports = append(exports, Export("global"+strconv.Itoa(i), 3, uint64(i)))
 	}
@@ -101,9 +117,10 @@ func (g Guest) Module() []byte {
 		exports = append(exports, MemoryExport())
 	}
 	s := Sections{
-		Types:    Vector(types...),
-		Memories: append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...),
-		Exports:  Vector(exports...),
+		Types:     Vector(types...),
+		Functions: functions,
+		Memories:  append([]byte{1, 0}, leb(uint32(max(1, g.Pages)))...),
+		Exports:   Vector(exports...),
 	}
 	if len(imports) > 0 {
 		s.Imports = Vector(imports...)
@@ -118,7 +135,7 @@ func (g Guest) Module() []byte {
 	if g.Locals > 0 {
 		locals = Locals(uint64(g.Locals))
 	}
-	s.Codes = Vector(Code(locals, g.Code...))
+	s.Codes = Vector(append([][]byte{Code(locals, g.Code...)}, codes...)...)
 	if len(g.Data) > 0 {
 		s.Data = Vector(join([]byte{0, opI32Const, 0, opEnd}, Str(string(g.Data))))
 	}
@@ -133,6 +150,10 @@ func (i Import) signature() []byte {
 	switch {
 	case i.Name == abi.FuncNowMS:
 		s += "I"
+	case i.Name == "clock_time_get":
+		s = "iIi:i"
+	case i.Name == "fd_seek":
+		s = "iIii:i"
 	case i.Result:
 		s += "i"
 	}

@@ -129,6 +129,13 @@ func VerifyPassword(hash, password string) bool {
 	}
 }
 
+// CheckPassword is VerifyPassword that tells "no" from "not checked": with an error
+// (a hash of a kind that is not read, dearer than is allowed, or no turn in time)
+// nothing is known of the password. End the login with Fail then.
+func CheckPassword(hash, password string) (bool, error) {
+	return yes(hostPasswordVerify([]byte(hash), []byte(password)))
+}
+
 // HashPassword returns a new hash of a password, argon2id in PHC form.
 func HashPassword(password string) (string, error) {
 	value, err := result(hostPasswordHash([]byte(password)))

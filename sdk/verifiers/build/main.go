@@ -1,5 +1,6 @@
 // Command build builds one of the ready-made verifiers with the local Go and
-// puts its manifest into it:
+// puts its manifest into it, unless it has none of its own (http-bridge, whose
+// tenants name the hosts):
 //
 //	go run github.com/doorward/doorward/sdk/verifiers/build NAME FILE.wasm
 package main
@@ -7,7 +8,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,11 +37,12 @@ func build(name, file string) error {
 		return fmt.Errorf("there is no verifier %q: %w", name, err)
 	}
 	manifest, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "doorward.manifest.json"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read manifest: %w", err)
 	}
+	bare := err != nil
 	var short bytes.Buffer
-	if err := json.Compact(&short, manifest); err != nil {
+	if err := json.Compact(&short, manifest); err != nil && !bare {
 		return fmt.Errorf("read manifest: %w", err)
 	}
 	// go build leaves a file alone that it made before, also one that has got a
@@ -59,5 +63,8 @@ func build(name, file string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, abi.AppendManifest(module, short.Bytes()), 0o644)
+	if !bare {
+		module = abi.AppendManifest(module, short.Bytes())
+	}
+	return os.WriteFile(file, module, 0o644)
 }

@@ -540,16 +540,18 @@ type revocation struct {
 	except ID
 }
 
-// revokedYet is how far a revocation came whose call had to end: the next call
-// goes on there. From the start again, a verifier's few sessions among a million
-// were never come to.
+// revokedYet is how far a revocation came whose call had to end.
 type revokedYet struct {
 	next ID
 	left bool // some that have changed meanwhile
+	when time.Time
 }
 
-// maxRevoking bounds what is remembered of calls that nobody repeated.
-const maxRevoking = 1000
+// How many revocations that had to end are remembered, and for how long.
+const (
+	maxRevoking = 1000
+	resumeTime  = time.Minute
+)
 
 // Revoke ends sessions that match f, but for except when set. It tells how
 // many, and whether to call again. Idempotent. What it has ended stays ended
@@ -568,10 +570,7 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 		m.log.Warn("sessions could not be ended by an epoch; deleting them", "err", failed)
 	}
 	what := revocation{tenant, f, except}
-	m.mu.Lock()
-	at := m.revoking[what]
-	delete(m.revoking, what)
-	m.mu.Unlock()
+	at := m.resume(what)
 	began := time.Now()
 	for more = true; more && n < revokeCall && time.Since(began) < revokeTime; {
 		step, cancel := context.WithTimeout(ctx, m.timeout)
@@ -592,8 +591,27 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 	return n, more || at.left, revision, err
 }
 
+// resume is where a revocation goes on that had to end a moment ago: from the
+// start again, a verifier's few sessions among a million were never come to. It is
+// for when nothing can be put, so that none can have been made behind it since; a
+// subject's are always gone through from the start.
+func (m *Manager) resume(what revocation) revokedYet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.revoking[what]
+	delete(m.revoking, what)
+	if time.Since(at.when) > resumeTime {
+		return revokedYet{}
+	}
+	return at
+}
+
 // remember keeps how far a revocation came.
 func (m *Manager) remember(what revocation, at revokedYet) {
+	if what.filter.Subject != "" {
+		return
+	}
+	at.when = time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.revoking) >= maxRevoking {

@@ -1,4 +1,4 @@
-# make build | run | test | soak | bench | lint | fuzz | toolchains | guests | clean
+# make build | run | cluster | test | soak | bench | lint | fuzz | toolchains | guests | clean
 
 GO          ?= go
 VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo devel)
@@ -9,7 +9,7 @@ BENCH_SESSIONS ?= 10000,100000
 BENCH_TIME     ?= 6s
 BENCHED        := ./cmd/doorward ./service/web ./plugins/sandbox
 
-.PHONY: build verifiers engine run test lint unit soak bench fuzz toolchains guests clean
+.PHONY: build cluster verifiers engine run test lint unit soak bench fuzz toolchains guests clean
 
 build: verifiers engine
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/doorward ./cmd/doorward
@@ -35,6 +35,10 @@ engine:
 
 run: build
 	bin/doorward dev
+
+# Three nodes behind a load balancer on this machine.
+cluster: build
+	deploy/cluster.sh
 
 # The whole suite: what CI runs, and what is green only as a whole.
 test: toolchains guests build lint unit

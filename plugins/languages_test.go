@@ -3,6 +3,7 @@ package plugins
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"reflect"
 	"strconv"
@@ -158,7 +159,10 @@ func passesItsVectors(t *testing.T, host *Host, v Version, language string, modu
 		for i, s := range vector.Steps {
 			s.Request.ABI, s.Request.NowMS, s.Request.Attempt, s.Request.State = abi.Version, file.NowMS, max(1, i), state
 			calls := &hostCalls{host: host, tenant: "a", version: v, kv: NewMemoryKV(0)}
-			out := host.run(t.Context(), calls, s.Request, func(context.Context) ([]byte, error) { return module, nil })
+			out, err := host.try(t.Context(), calls, s.Request, func(context.Context) ([]byte, error) { return module, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
 			if why := mismatch(s.Expect, out); why != "" {
 				t.Errorf("%q, step %d: %s", vector.Name, i+1, why)
 				break
@@ -187,9 +191,9 @@ func TestEverySDKCallsTheHostAlike(t *testing.T) {
 			}
 			calls := &hostCalls{host: b.host, tenant: "a", version: v, kv: b.host.settings.KV}
 			request := abi.Request{ABI: abi.Version, Method: "password", Attempt: 1, NowMS: 59_000}
-			out := b.host.run(t.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
-			if out.failure != nil {
-				t.Fatal(out.Error)
+			out, err := b.host.try(t.Context(), calls, request, func(context.Context) ([]byte, error) { return module, nil })
+			if err = errors.Join(err, out.failure); err != nil {
+				t.Fatal(err)
 			}
 			var got map[string]string
 			if err := json.Unmarshal(out.Verdict.Claims, &got); err != nil {

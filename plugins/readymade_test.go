@@ -60,7 +60,11 @@ func newReadyMade(t *testing.T, name string, manifest abi.Manifest, settings Set
 func (m readyMade) ask(r abi.Request) outcome {
 	m.Helper()
 	calls := &hostCalls{host: m.host, tenant: "a", version: m.version, kv: m.host.settings.KV}
-	return m.host.run(m.Context(), calls, r, func(context.Context) ([]byte, error) { return m.module, nil })
+	out, err := m.host.try(m.Context(), calls, r, func(context.Context) ([]byte, error) { return m.module, nil })
+	if err != nil {
+		m.Fatal(err)
+	}
+	return out
 }
 
 func (m readyMade) login(username, password string) outcome {

@@ -56,7 +56,7 @@ lint:
 unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
 	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
-	$(GO) test -timeout 10m -run OldSystem ./plugins
+	$(GO) test -timeout 10m -run 'OldSystem|FiveLanguages|EverySDK' ./plugins
 	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal|ClusterGrows|OfThree' ./cmd/doorward
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
 	$(GO) test -race -timeout 20m ./cmd/doorward

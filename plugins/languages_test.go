@@ -1,4 +1,8 @@
+//go:build !race
+
 package plugins
+
+// Without the race detector: these too are compiled for half a minute under it.
 
 import (
 	"context"
@@ -12,35 +16,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/doorward/doorward/plugins/egress"
 	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/sdk/abi"
 )
-
-const repository = ".."
-
-// usersOf gives every tenant the users of guesttest, with real hashes and a real
-// secret.
-func usersOf(t testing.TB) Settings {
-	t.Helper()
-	values := guesttest.Users(func(password string) string {
-		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(hash)
-	}, rfcSecret)
-	return Settings{
-		Config: func(_ context.Context, _, key string) (json.RawMessage, bool, error) {
-			text, there := values[key]
-			value, err := json.Marshal(text)
-			return value, there, err
-		},
-		Secret: func(context.Context, string, string) ([]byte, bool, error) { return nil, false, nil },
-	}
-}
 
 // The verifier in five languages decides in the sandbox, where the host checks
 // hashes and codes, what it decides in plugins/wasm, where a test's host does.

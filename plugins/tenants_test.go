@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/doorward/doorward/plugins/guesttest"
 	"github.com/doorward/doorward/plugins/sandbox"
 	"github.com/doorward/doorward/sdk/abi"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // town is many tenants who share verifiers, and how much they take.
@@ -203,4 +205,27 @@ func BenchmarkTenants(b *testing.B) {
 	b.ReportMetric(float64(heaps)/mib, "heap-MiB")
 	b.ReportMetric(float64(workerss)/mib, "workers-MiB")
 	b.ReportMetric(float64(heaps+workerss-heap-workers)/mib, "grown-MiB")
+}
+
+const repository = ".."
+
+// usersOf gives every tenant the users of guesttest, with real hashes and a real
+// secret.
+func usersOf(t testing.TB) Settings {
+	t.Helper()
+	values := guesttest.Users(func(password string) string {
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(hash)
+	}, rfcSecret)
+	return Settings{
+		Config: func(_ context.Context, _, key string) (json.RawMessage, bool, error) {
+			text, there := values[key]
+			value, err := json.Marshal(text)
+			return value, there, err
+		},
+		Secret: func(context.Context, string, string) ([]byte, bool, error) { return nil, false, nil },
+	}
 }

@@ -57,9 +57,9 @@ unit:
 	$(GO) test -timeout 10m ./plugins/wasm ./sessions
 	$(GO) test -timeout 10m -run AGuestInGo ./plugins/sandbox
 	$(GO) test -timeout 10m -run 'OldSystem|FiveLanguages|EverySDK' ./plugins
-	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal|ClusterGrows|OfThree' ./cmd/doorward
+	$(GO) test -timeout 10m -run 'HostileVerifiers|OtherLanguages|FollowedInATerminal|ClusterGrows|OfThree|Script' ./cmd/doorward
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /plugins/wasm -e /cmd/doorward)
-	$(GO) test -race -timeout 20m ./cmd/doorward
+	$(GO) test -race -timeout 20m -skip Script ./cmd/doorward
 
 # What the tests drive besides Go, as Debian's packages: htpasswd, and compilers of
 # verifiers in C, Rust, AssemblyScript and JavaScript. Rust is called by its path: a

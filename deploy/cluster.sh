@@ -59,10 +59,12 @@ http {
 	fastcgi_temp_path $dir/nginx-unused;
 	uwsgi_temp_path $dir/nginx-unused;
 	scgi_temp_path $dir/nginx-unused;
+	# None is ever taken for dead: one that answers 503 says that nobody can decide, and
+	# with all of them marked so the answer would be a 502 of nginx's own.
 	upstream doorward {
-		server 127.0.0.1:8491 max_fails=1 fail_timeout=1s;
-		server 127.0.0.1:8492 max_fails=1 fail_timeout=1s;
-		server 127.0.0.1:8493 max_fails=1 fail_timeout=1s;
+		server 127.0.0.1:8491 max_fails=0;
+		server 127.0.0.1:8492 max_fails=0;
+		server 127.0.0.1:8493 max_fails=0;
 		keepalive 64;
 	}
 	server {

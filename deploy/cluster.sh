@@ -59,8 +59,7 @@ http {
 	fastcgi_temp_path $dir/nginx-unused;
 	uwsgi_temp_path $dir/nginx-unused;
 	scgi_temp_path $dir/nginx-unused;
-	# None is ever taken for dead: one that answers 503 says that nobody can decide, and
-	# with all of them marked so the answer would be a 502 of nginx's own.
+	# None is ever taken for dead: one that answers 503 says that nobody can decide.
 	upstream doorward {
 		server 127.0.0.1:8491 max_fails=0;
 		server 127.0.0.1:8492 max_fails=0;
@@ -83,6 +82,14 @@ http {
 			proxy_next_upstream error timeout http_503;
 			proxy_next_upstream_tries 3;
 			proxy_next_upstream_timeout 5s;
+			error_page 502 504 =503 /unavailable;
+		}
+		# The last that was asked was gone: for who asks, as if it could not tell.
+		location = /unavailable {
+			internal;
+			default_type application/problem+json;
+			add_header Retry-After 1 always;
+			return 503 '{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable","detail":"No node answers. Try again."}';
 		}
 	}
 }

@@ -599,9 +599,9 @@ func (m *Manager) Revoke(ctx context.Context, tenant string, f Filter, except ID
 }
 
 // resume is where a revocation goes on that had to end a moment ago: from the
-// start again, a verifier's few sessions among a million were never come to. It is
-// for when nothing can be put, so that none can have been made behind it since; a
-// subject's are always gone through from the start.
+// start again, a verifier's few sessions among a million were never come to. Only
+// what an epoch ends otherwise is resumed: that no epoch could be put says that no
+// session could, so that none was made behind it since.
 func (m *Manager) resume(what revocation) revokedYet {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -615,7 +615,7 @@ func (m *Manager) resume(what revocation) revokedYet {
 
 // remember keeps how far a revocation came.
 func (m *Manager) remember(what revocation, at revokedYet) {
-	if what.filter.Subject != "" {
+	if what.filter.Subject != "" || what.except != "" {
 		return
 	}
 	at.when = time.Now()

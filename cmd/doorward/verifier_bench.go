@@ -34,15 +34,7 @@ func verifierBench(output *string) *cobra.Command {
 			if count < 1 {
 				return usage(errors.New("--count is at least 1"))
 			}
-			s, err := subjectOf(cmd, args)
-			if err != nil {
-				return err
-			}
-			e, err := s.examine()
-			if err != nil {
-				return err
-			}
-			suites, err := suitesOf(s, e)
+			s, e, suites, err := withVectors(cmd, args)
 			if err != nil {
 				return err
 			}

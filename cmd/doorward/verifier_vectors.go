@@ -50,15 +50,7 @@ func verifierTest(output *string) *cobra.Command {
 					return usage(err)
 				}
 			}
-			s, err := subjectOf(cmd, args)
-			if err != nil {
-				return err
-			}
-			e, err := s.examine()
-			if err != nil {
-				return err
-			}
-			suites, err := suitesOf(s, e)
+			s, e, suites, err := withVectors(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -90,6 +82,18 @@ func verifierTest(output *string) *cobra.Command {
 type namedSuite struct {
 	file string // "manifest" for that
 	plugins.Suite
+}
+
+// withVectors is a module or project that was examined, with all its vectors.
+func withVectors(cmd *cobra.Command, args []string) (s subject, e plugins.Examination, suites []namedSuite, err error) {
+	if s, err = subjectOf(cmd, args); err != nil {
+		return s, e, nil, err
+	}
+	if e, err = s.examine(); err != nil {
+		return s, e, nil, err
+	}
+	suites, err = suitesOf(s, e)
+	return s, e, suites, err
 }
 
 // suitesOf are the vectors of a verifier. It is an error when there are none.
